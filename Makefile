@@ -1,0 +1,35 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test check test-real clean
+
+setup: .venv/ready .dev/servemark
+
+# --no-compile: byte code is written for what is used, which keeps the install a quarter smaller.
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[dev]'
+	touch $@
+
+# setuptools maps the folders onto one import package; mypy and IDEs cannot follow that, so they get links.
+.dev/servemark:
+	mkdir -p $@
+	for folder in harness adapters workloads results dashboards; do ln -sfn ../../$$folder $@/$$folder; done
+
+demo: .venv/ready
+	$(BIN)/bench run --target sim --workload chat --duration 15s --warmup 3s
+
+test: setup
+	$(BIN)/pytest -m 'not real'
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_layers.py tests/test_packaging.py
+
+test-real: setup
+	$(BIN)/pytest -m real
+
+clean:
+	rm -rf .venv .dev build dist *.egg-info

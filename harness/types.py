@@ -1,0 +1,269 @@
+"""The nouns: a request, its answer's events, its record, and the two seams (Adapter and Sink).
+
+Everything here is data or a protocol; nothing does I/O and nothing reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Phase = Literal["warmup", "measured", "cooldown"]
+Endpoint = Literal["chat", "completions"]
+Framing = Literal["sse", "ndjson"]
+
+# The kinds of error a record can carry. `error_detail` says the rest.
+ErrorKind = Literal[
+    "connect",  # refused, unreachable, TLS failure
+    "reset",  # the connection broke before the response was complete
+    "timeout_connect",
+    "timeout_first_event",
+    "timeout_gap",
+    "timeout_total",
+    "http_status",  # a status other than 200
+    "protocol",  # bytes that are no HTTP, or a body that is no event stream
+    "server_error",  # an error event inside a 200 stream
+    "incomplete",  # the stream ended without its end marker
+    "empty",  # a clean stream that held no token
+    "abandoned",  # still in flight when the drain limit came, or the run was stopped
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What every request of a run has in common."""
+
+    model: str = ""
+    endpoint: Endpoint = "chat"
+    temperature: float | None = 0.0
+    top_p: float | None = None
+    force_output_length: bool = True
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One planned request before any server's dialect. `prompt` is text or token ids; lengths are in tokens."""
+
+    index: int
+    prompt: str | tuple[int, ...]
+    asked_prompt_tokens: int | None
+    asked_output_tokens: int | None
+    class_: str = "default"
+    session_id: str | None = None
+    turn: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one event of a stream carries.
+
+    `carries` is true when it holds at least one token (content, reasoning, tool call, token ids, or an increment of
+    the usage count); `answer` when one of them is no reasoning; `tokens` is how many, None where the server does not
+    say; `error` an error event's text.
+    """
+
+    carries: bool = False
+    answer: bool = False
+    tokens: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one response. `source` names who counted: usage, events, tokenizer or none."""
+
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+    source: str = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a decoder knows when its stream has ended. `error` is None, "incomplete" or "server_error"."""
+
+    usage: Usage = Usage()
+    finish_reason: str | None = None
+    server_request_id: str | None = None
+    error: ErrorKind | None = None
+    error_detail: str | None = None
+
+
+class Decoder(Protocol):
+    """Reads one stream. Made anew for each response, because cumulative counts and clean endings need state."""
+
+    def feed(self, event: bytes) -> Delta:
+        """The payload of one event (the text after `data:`). Raises ValueError for bytes that are not its dialect."""
+
+    def finish(self, clean: bool) -> Outcome:
+        """After the last event; `clean` says that the HTTP message was complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promises:
+    """What a server can and cannot do, carried into the summary and the verdict."""
+
+    fixed_length: bool
+    exact_counts: bool
+    cached_tokens: bool
+    per_chunk_counts: bool
+    token_id_prompts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What the probes found out. Each probe's parser returns the fields that it knows; they are merged in order."""
+
+    ready: bool | None = None
+    engine: str | None = None
+    version: str | None = None
+    models: tuple[str, ...] = ()
+    context_tokens: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question to the server and the pure function that reads its answer (status, body) -> fields of ServerFacts.
+
+    The parser raises ValueError, whose text is a sentence for the user, where the answer rules this server out.
+    """
+
+    name: str
+    request: HttpRequest
+    parse: Callable[[int, bytes], Mapping[str, Any]]
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenization:
+    """How to ask the server for token ids: of raw text, or of a chat's messages (template included)."""
+
+    of_text: Callable[[str, str], HttpRequest]  # (model, text)
+    of_chat: Callable[[str, str], HttpRequest]  # (model, content of one user message)
+    parse: Callable[[int, bytes], tuple[int, ...]]
+
+
+class Adapter(Protocol):
+    """A server's dialect, sans-IO: no socket, no clock. Found by name: module `servemark.adapters.<name>` has ADAPTER.
+
+    One file each; other people's packages register theirs under the entry-point group `servemark.adapters`.
+    """
+
+    name: str
+    about: str
+    default_url: str
+    framing: Framing
+    endpoints: tuple[Endpoint, ...]
+    promises: Promises
+    simulated: bool
+    tokenization: Tokenization | None
+    metrics_path: str | None
+    """Path of the server's Prometheus metrics, if it has them."""
+    server_metrics: Mapping[str, tuple[str, ...]]
+    """Our vocabulary's name -> the server's metric names, of which the first that is present counts."""
+
+    def probes(self) -> Sequence[Probe]: ...
+
+    def encode(self, request: Request, options: Options) -> HttpRequest: ...
+
+    def decoder(self, endpoint: Endpoint) -> Decoder: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One request as it went. All `_ns` are CLOCK_MONOTONIC nanoseconds; None where it did not come to that.
+
+    `chunk_ns` are the stamps of reads that carried tokens, `chunk_tokens` the tokens of each (None: unknown).
+    """
+
+    request_id: int
+    class_: str
+    session_id: str | None
+    turn: int
+    url: str
+    worker: int
+    phase: Phase
+    intended_ns: int
+    sent_ns: int | None = None
+    connect_started_ns: int | None = None
+    connect_ns: int | None = None
+    first_byte_ns: int | None = None
+    first_token_ns: int | None = None
+    first_answer_ns: int | None = None
+    last_token_ns: int | None = None
+    done_ns: int | None = None
+    chunk_ns: tuple[int, ...] = ()
+    chunk_tokens: tuple[int | None, ...] = ()
+    asked_prompt_tokens: int | None = None
+    asked_output_tokens: int | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+    token_source: str = "none"
+    finish_reason: str | None = None
+    http_status: int | None = None
+    error: ErrorKind | None = None
+    error_detail: str | None = None
+    server_request_id: str | None = None
+    reads: int = 0
+    coalesced_reads: int = 0
+    resends: int = 0
+    stamp: Literal["kernel", "user"] = "kernel"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What the load generator says of itself when a run has ended; the verdict judges it."""
+
+    worker: int
+    started_ns: int
+    """Offset 0 of the schedule, on the monotonic clock."""
+    started_wall_ns: int
+    """The same instant on the wall clock."""
+    ended_ns: int
+    issued: int
+    schedule_finished: bool
+    """Every planned request was sent, or the planned time was used up."""
+    stop_reason: Literal["finished", "interrupted", "server_lost", "generator_lost"]
+    late_jobs: int
+    """Requests whose encoded bytes were not there when they were due."""
+    max_late_job_ns: int
+    stalls: int
+    """Times the event loop was held longer than 10 ms."""
+    max_stall_ns: int
+    cpu_ns: int
+    """CPU time of the worker between start and end."""
+    wall_step_ns: int
+    """How far the wall clock moved against the monotonic one during the run."""
+    reconnects: int
+    drained: bool
+    """No request was abandoned at the drain limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSample:
+    """One reading of the server's metrics: our vocabulary's names -> values, summed over labels; absent ones absent."""
+
+    at_ns: int
+    values: Mapping[str, float]
+
+
+class Sink(Protocol):
+    """Where a run's facts go while it runs. The runner knows no file format."""
+
+    def record(self, record: Record) -> None: ...
+
+    def server_sample(self, sample: ServerSample) -> None: ...
