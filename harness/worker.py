@@ -1,0 +1,98 @@
+"""A worker process: `python -m servemark.harness.worker FD`. Speaks to its coordinator over the socket it inherits.
+
+It prints nothing and writes no file. When the coordinator is gone, it stops sending and ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import signal
+import socket
+import sys
+
+import uvloop
+
+from servemark.harness.discovery import load_adapter
+from servemark.harness.jobs import JobQueue
+from servemark.harness.messages import (
+    Begin,
+    EndOfJobs,
+    Finished,
+    Job,
+    Plan,
+    Ready,
+    Report,
+    Started,
+    Stop,
+    Taken,
+    decode_to_worker,
+    frame,
+    read_frame,
+)
+from servemark.harness.runner import Runner
+from servemark.harness.types import Record
+
+
+class Worker:
+    def __init__(self, stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._stream = stream
+        self._writer = writer
+        self._begin = asyncio.Event()
+        self._jobs = JobQueue(lambda count: self._tell(Taken(count)))
+
+    async def work(self) -> None:
+        body = await read_frame(self._stream)
+        if body is None:
+            return
+        plan = decode_to_worker(body)
+        assert isinstance(plan, Plan)
+        runner = Runner(plan, load_adapter(plan.adapter), self._jobs, self._record, self._tell)
+        listening = asyncio.create_task(self._listen(runner))
+        connections = await runner.prepare()
+        self._tell(Ready(connections=connections, stamp="kernel" if sys.platform == "linux" else "user"))
+        await self._begin.wait()
+        report = await runner.run(lambda mono, wall: self._tell(Started(mono, wall)))
+        self._tell(Report(report))
+        listening.cancel()
+        await self._writer.drain()
+
+    async def _listen(self, runner: Runner) -> None:
+        while (body := await read_frame(self._stream)) is not None:
+            message = decode_to_worker(body)
+            if isinstance(message, Job):
+                self._jobs.put(message)
+            elif isinstance(message, EndOfJobs):
+                self._jobs.end()
+            elif isinstance(message, Begin):
+                self._begin.set()
+            elif isinstance(message, Stop):
+                runner.stop(message.drain_ns)
+        runner.stop(0)
+        self._begin.set()
+
+    def _record(self, record: Record) -> None:
+        self._tell(Finished(record))
+
+    def _tell(self, message: object) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(frame(message))
+
+
+async def _main(fd: int) -> None:
+    stream, writer = await asyncio.open_connection(sock=socket.socket(fileno=fd))
+    try:
+        await Worker(stream, writer).work()
+    finally:
+        writer.close()
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator decides
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    uvloop.run(_main(int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()
