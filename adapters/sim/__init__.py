@@ -1,0 +1,44 @@
+"""The built-in target: a simulated server in a process of its own that speaks vLLM's dialect.
+
+Importing this loads the adapter only; `launch` starts the server, `serving` is the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from servemark.adapters.openai import json_answer, model_list
+from servemark.adapters.vllm import VllmAdapter
+from servemark.harness.types import Probe
+
+ENGINE = "servemark-sim"
+
+
+class SimAdapter(VllmAdapter):
+    name = "sim"
+    about = "built-in simulated vLLM server (Llama-3.1-8B on an H100 by default)"
+    default_url = "http://127.0.0.1:8399"
+    simulated = True
+
+    def probes(self) -> Sequence[Probe]:
+        """vLLM's, but the model list must be the simulator's: a real server's run is not to be marked simulated."""
+        return tuple(
+            replace(probe, parse=_read_models, required=True) if probe.name == "models" else probe
+            for probe in super().probes()
+        )
+
+
+def _read_models(status: int, body: bytes) -> Mapping[str, Any]:
+    cards = model_list(json_answer("/v1/models", status, body))
+    if not cards or any(card.get("owned_by") != ENGINE for card in cards):
+        raise ValueError("this is no simulated server; choose the target that it is, such as vllm")
+    return {
+        "engine": ENGINE,
+        "models": tuple(str(card["id"]) for card in cards),
+        "context_tokens": min(int(card["max_model_len"]) for card in cards),
+    }
+
+
+ADAPTER = SimAdapter()

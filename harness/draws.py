@@ -1,0 +1,26 @@
+"""Randomness without state: the draw of index i is a pure function of (seed, stream, i).
+
+A keyed hash is the counter-based generator, so draws neither depend on their order nor on a library's version.
+"""
+
+from __future__ import annotations
+
+import struct
+from hashlib import blake2b, shake_128
+
+_PAIR = struct.Struct("<QQ")
+
+
+def _key(seed: int, index: int) -> bytes:
+    return _PAIR.pack(seed & 0xFFFFFFFFFFFFFFFF, index)
+
+
+def uniform(seed: int, stream: bytes, index: int) -> float:
+    """A uniform number inside (0, 1), never 0 or 1. `stream` (at most 16 bytes) separates what is drawn."""
+    word = int.from_bytes(blake2b(_key(seed, index), digest_size=8, person=stream).digest(), "little")
+    return ((word >> 11) + 0.5) * 2.0**-53
+
+
+def random_bytes(seed: int, stream: bytes, index: int, count: int) -> bytes:
+    """`count` random bytes."""
+    return shake_128(stream + _key(seed, index)).digest(count)
