@@ -20,7 +20,13 @@ from servemark.harness.types import (
 )
 
 # Other servers with the same routes, by what they put into `owned_by` of /v1/models.
-_OTHERS = {"sglang": "SGLang", "tensorrt_llm": "trtllm-serve", "llamacpp": "llama.cpp", "library": "Ollama"}
+_OTHERS = {
+    "sglang": "SGLang",
+    "tensorrt_llm": "trtllm-serve",
+    "llamacpp": "llama.cpp",
+    "library": "Ollama",
+    "servemark-sim": "simulated (sim)",
+}
 
 # Labels of vllm:cache_config_info that explain a result.
 _SETTINGS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
@@ -62,19 +62,17 @@ def parse_url(url: str) -> BaseUrl:
     return BaseUrl(url.rstrip("/"), parts.hostname, port or default, tls, prefix)
 
 
-def build_headers(api_key_env: str | None, header_flags: Sequence[str], file_headers: Mapping[str, str]) -> Headers:
-    """The user's headers: the workload file's, over them the flags' (`Name: value` or `Name=value`), and the key.
+def split_header(flag: str) -> tuple[str, str]:
+    """Name and value of `Name: value` or `Name=value`, as --header takes them. Raises BadInput."""
+    at = min((flag.index(c) for c in ":=" if c in flag), default=None)
+    if at is None:
+        raise BadInput("--header is neither 'Name: value' nor 'Name=value'")
+    return _checked(flag[:at].strip(), flag[at + 1 :].strip(), "--header")
 
-    The key is read from the environment variable that `--api-key-env` names and stands in no error text.
-    """
-    chosen: dict[str, tuple[str, str]] = {}
-    for name, value in file_headers.items():
-        chosen[name.lower()] = _checked(name, str(value), "request.headers")
-    for flag in header_flags:
-        name, separator, value = _split_flag(flag)
-        if not separator:
-            raise BadInput("--header is neither 'Name: value' nor 'Name=value'")
-        chosen[name.lower()] = _checked(name, value, "--header")
+
+def build_headers(api_key_env: str | None, headers: Mapping[str, str]) -> Headers:
+    """The user's headers and the key, which is read from the environment and stands in no error text."""
+    chosen = {name.lower(): _checked(name, str(value), "request.headers") for name, value in headers.items()}
     if api_key_env is not None:
         if "authorization" in chosen:
             raise BadInput("--api-key-env and a header Authorization exclude each other; leave one out")
@@ -83,11 +81,6 @@ def build_headers(api_key_env: str | None, header_flags: Sequence[str], file_hea
             raise BadInput(f"the environment variable {api_key_env} (--api-key-env) is not set or is empty")
         chosen["authorization"] = _checked("Authorization", f"Bearer {key}", f"${api_key_env} (--api-key-env)")
     return tuple(chosen.values())
-
-
-def _split_flag(flag: str) -> tuple[str, str, str]:
-    at = min((flag.index(c) for c in ":=" if c in flag), default=len(flag))
-    return flag[:at].strip(), flag[at : at + 1], flag[at + 1 :].strip()
 
 
 def _checked(name: str, value: str, where: str) -> tuple[str, str]:

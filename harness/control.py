@@ -9,22 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from types import TracebackType
 
-from servemark.harness.address import build_headers, parse_url, refuse_proxy, request_bytes
+from servemark.harness.address import parse_url
 from servemark.harness.clock import SECOND, now_ns
 from servemark.harness.errors import BadInput, TargetUnusable
 from servemark.harness.tls import client_context
 from servemark.harness.types import Adapter, HttpRequest, Probe, ServerFacts
-
-__all__ = [
-    "Control",
-    "NotReady",
-    "build_headers",
-    "choose_model",
-    "discover",
-    "refuse_proxy",
-    "request_bytes",
-    "tls_settings",
-]
 
 _POLL_S = 0.25
 
@@ -185,10 +174,10 @@ def choose_model(facts: ServerFacts, asked: str | None) -> str:
     served = ", ".join(facts.models)
     if asked:
         if facts.models and asked not in facts.models:
-            raise BadInput(f"--model {asked!r} is not served here; there are: {served}")
+            raise TargetUnusable(f"--model {asked!r} is not served here; there are: {served}")
         return asked
     if not facts.models:
-        raise BadInput("the server lists no models; name the one to ask for with --model")
+        raise TargetUnusable("the server lists no models; name the one to ask for with --model")
     if len(facts.models) > 1:
-        raise BadInput(f"the server has several models; choose one with --model: {served}")
+        raise TargetUnusable(f"the server has several models; choose one with --model: {served}")
     return facts.models[0]

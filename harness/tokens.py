@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from servemark.harness.errors import BadInput
 from servemark.harness.sources import PACKAGED
@@ -89,12 +90,7 @@ def from_file(path: Path, endpoint: Endpoint, overhead_tokens: int | None = None
 
     Raises BadInput.
     """
-    import tokenizers  # here, because only some runs need it
-
-    try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001 (the package raises bare Exception)
-        raise BadInput(f"{path}: this is no tokenizer.json ({error}); give the file of the served model") from None
+    tokenizer = _tokenizer(path)
 
     def of_text(text: str) -> Sequence[int]:
         ids: list[int] = tokenizer.encode(text).ids
@@ -107,14 +103,28 @@ def from_file(path: Path, endpoint: Endpoint, overhead_tokens: int | None = None
     if endpoint == "completions":
         return vocabulary
     if overhead_tokens is not None:
-        frame = len(tokenizer.encode(FIRST_WORD + LAST_PIECE, add_special_tokens=False).ids)
-        return replace(vocabulary, fixed_tokens=overhead_tokens + frame)
+        return replace(vocabulary, fixed_tokens=overhead_tokens + count_in_file(path, FIRST_WORD + LAST_PIECE))
     return replace(
         vocabulary,
         fixed_tokens=GUESSED_CHAT_TOKENS,
         exact=False,
         note="a tokenizer file does not know what the chat template adds",
     )
+
+
+def count_in_file(path: Path, text: str) -> int:
+    """Tokens of a text by a `tokenizer.json`, without BOS and the like. Raises BadInput."""
+    return len(_tokenizer(path).encode(text, add_special_tokens=False).ids)
+
+
+@cache
+def _tokenizer(path: Path) -> Any:
+    import tokenizers  # here, because only some runs need it
+
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001 (the package raises bare Exception)
+        raise BadInput(f"{path}: this is no tokenizer.json ({error}); give the file of the served model") from None
 
 
 def estimate(endpoint: Endpoint, note: str) -> Vocabulary:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servemark.harness.address import build_headers, parse_url, refuse_proxy, request_bytes
+from servemark.harness.address import build_headers, parse_url, refuse_proxy, request_bytes, split_header
 from servemark.harness.errors import BadInput
 from servemark.harness.types import HttpRequest
 
@@ -60,7 +60,7 @@ def test_a_password_in_the_url_is_refused_and_not_repeated() -> None:
 
 def test_flags_win_over_the_file_and_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THE_KEY", "sk-1")
-    headers = build_headers("THE_KEY", ["x-a: 1:2", "X-B=3=4"], {"X-A": "0", "X-C": "5"})
+    headers = build_headers("THE_KEY", dict([split_header("x-a: 1:2"), split_header("X-B=3=4")]) | {"X-C": "5"})
     assert sorted(headers) == [
         ("Authorization", "Bearer sk-1"),
         ("X-B", "3=4"),
@@ -72,7 +72,7 @@ def test_flags_win_over_the_file_and_the_key_comes_from_the_environment(monkeypa
 def test_an_authorization_and_a_key_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THE_KEY", "sk-1")
     with pytest.raises(BadInput, match="exclude each other"):
-        build_headers("THE_KEY", ["authorization: Basic eA=="], {})
+        build_headers("THE_KEY", {"authorization": "Basic eA=="})
 
 
 def test_a_key_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_a_key_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ABSENT", raising=False)
     for name in ("EMPTY", "ABSENT"):
         with pytest.raises(BadInput, match=f"{name} .--api-key-env. is not set"):
-            build_headers(name, [], {})
+            build_headers(name, {})
 
 
 @pytest.mark.parametrize("secret", ["sk-1\n", "sk-1\r\nX-Injected: 1", "sk-1\x00", "sk-\u00e9"])
@@ -88,20 +88,20 @@ def test_a_value_that_could_break_the_message_is_refused_without_telling_it(
     secret: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BadInput, match="line break") as caught:
-        build_headers(None, [f"X-Key: a{secret}b"], {})
+        split_header(f"X-Key: a{secret}b")
     assert "sk-" not in str(caught.value)
     if "\x00" in secret:
         return  # no environment can hold it
     monkeypatch.setenv("THE_KEY", secret)
     with pytest.raises(BadInput, match="THE_KEY") as caught:
-        build_headers("THE_KEY", [], {})
+        build_headers("THE_KEY", {})
     assert "sk-" not in str(caught.value)
 
 
 @pytest.mark.parametrize("flag", ["no separator", "", ": value", "bad name: x", "X\r\nY: 1", "Content-Length: 3"])
 def test_what_is_no_header(flag: str) -> None:
     with pytest.raises(BadInput, match="--header"):
-        build_headers(None, [flag], {})
+        split_header(flag)
 
 
 class Seen:

@@ -9,6 +9,7 @@ import time
 
 import pytest
 import trustme
+
 from servemark.adapters.vllm import ADAPTER
 from servemark.harness.jobs import JobQueue
 from servemark.harness.messages import Address, Job, Plan, Timeouts

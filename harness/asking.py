@@ -1,0 +1,74 @@
+"""From the command's flags, vLLM's spellings among them, to what is asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from servemark.harness.address import split_header
+from servemark.harness.clock import SECOND
+from servemark.harness.errors import BadInput
+from servemark.harness.measure import Asked
+from servemark.harness.overrides import FLAGS
+from servemark.harness.slo import from_vllm_goodput
+from servemark.harness.units import parse_duration
+
+
+def asked(given: Mapping[str, Any], more_goodput: Sequence[str]) -> Asked:
+    """`more_goodput` are words behind `--goodput ttft:200`, which vLLM takes as a list. Raises BadInput."""
+    flags = {name: given.get(name) for name in FLAGS}
+    flags["headers"] = _headers(given["headers"])
+    flags["extra_body"] = _json(given.get("extra_body"))
+    flags["slo"] = _slo(given.get("slo"), given.get("goodput") or (), more_goodput)
+    return Asked(
+        target=given["target"],
+        workload=given["workload"],
+        url=given["url"],
+        model=given["model"],
+        flags=flags,
+        api_key_env=given["api_key_env"],
+        allow=tuple(given.get("allow") or ()),
+        out=given.get("out"),
+        wait_s=_seconds("--wait", given.get("wait")) or 0.0,
+        scrape_s=_seconds("--scrape", given.get("scrape")) or 1.0,
+        tokenizer=given["tokenizer"],
+        cacert=given["cacert"],
+        insecure=given["insecure"],
+        quiet=bool(given.get("quiet")),
+    )
+
+
+def _headers(given: Sequence[str]) -> dict[str, str] | None:
+    return dict(split_header(each) for each in given) or None
+
+
+def _json(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise BadInput(f'--extra-body: needs a JSON object such as {{"top_k": 20}}, not {text!r}') from None
+
+
+def _slo(slo: str | None, goodput: Sequence[str], more: Sequence[str]) -> str | None:
+    if more and not goodput:
+        raise BadInput(f"{more[0]!r} is no flag; `bench run --help` shows them")
+    if not goodput:
+        return slo
+    if slo is not None:
+        raise BadInput("--goodput and --slo say the same thing; give one of them")
+    try:
+        return str(from_vllm_goodput([*goodput, *more]))
+    except ValueError as error:
+        raise BadInput(f"--goodput: {error}") from None
+
+
+def _seconds(flag: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return parse_duration(text) / SECOND
+    except ValueError as error:
+        raise BadInput(f"{flag}: {error}") from None

@@ -1,0 +1,230 @@
+"""`bench`: one thin function per command. Everything heavy is imported where it is used, so that --help is quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from servemark.harness.errors import EXIT_BAD_INPUT, BadInput, BenchError
+
+_WIDTH = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
+
+
+@click.group(context_settings=_WIDTH)
+@click.version_option(package_name="servemark", prog_name="bench")
+def bench() -> None:
+    """Load an LLM server as real users would, and say whether the numbers count.
+
+    Exit codes: 0 fine, 1 a gate is missed, 2 bad input, 3 target unusable, 4 the run is INVALID.
+    """
+
+
+def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What says which server, which workload, and how to reach it."""
+    for option in reversed(
+        (
+            click.option("--target", required=True, help="Kind of server: vllm, sim, ... (`bench list`)."),
+            click.option("--workload", default="chat", show_default=True, help="A YAML file, or a packaged name."),
+            click.option("--url", help="Base URL of the server.  [default: the target's own]"),
+            click.option("--model", help="Model to ask for.  [default: the one it serves]"),
+            click.option("--api-key-env", metavar="VAR", help="Environment variable that holds the API key."),
+            click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Added to each request."),
+            click.option("--wait", metavar="TIME", help="Wait so long for the server to be ready, as 120s."),
+            click.option("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, where the server has none."),
+            click.option("--cacert", metavar="FILE", help="Authorities to trust for https (PEM)."),
+            click.option("--insecure", is_flag=True, help="Do not verify the server's certificate."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Flags that go over the workload file; vLLM's names are accepted beside ours."""
+    for option in reversed(
+        (
+            click.option("--rate", "--request-rate", "rate", help="Requests per second (open loop), or inf."),
+            click.option(
+                "--concurrency",
+                "--max-concurrency",
+                "concurrency",
+                help="Requests in flight (closed loop); with a rate, the cap of an open loop.",
+            ),
+            click.option("--requests", "--num-prompts", "requests", help="End after so many requests that count."),
+            click.option("--duration", help="Time that counts, as 60s."),
+            click.option("--warmup", "--num-warmups", "warmup", help="Time, as 10s, or a number of requests."),
+            click.option("--drain", help="How long requests in flight may finish at the end."),
+            click.option("--input-tokens", help="Prompt lengths: 512, uniform(100,200), ..."),
+            click.option("--output-tokens", help="Answer lengths, likewise."),
+            click.option("--seed", help="One seed for arrivals, prompts, lengths and order."),
+            click.option("--endpoint", help="chat or completions."),
+            click.option("--temperature", help="Sampling temperature."),
+            click.option("--data", metavar="FILE", help="The trace or data file of the workload's prompt source."),
+            click.option("--extra-body", metavar="JSON", help="Fields added to each request's body."),
+            click.option("--slo", help="Objectives: ttft=200ms,tpot=50ms,ttft:p99=500ms"),
+            click.option("--goodput", multiple=True, metavar="METRIC:MS", help="Objectives as vLLM writes them."),
+            click.option("--attainment", help="Share of requests that must meet them all, as 0.99."),
+            click.option("--gate", is_flag=True, default=None, help="Exit with 1 when an objective is missed."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@bench.command()
+@target_options
+@load_options
+@click.option("--allow", multiple=True, metavar="CODE", help="Waive a check of the verdict; it is recorded.")
+@click.option("--out", type=Path, metavar="DIR", help="Folder of the run.  [default: runs/<id>]")
+@click.option("--scrape", default="1s", show_default=True, metavar="TIME", help="Period of the server's metrics.")
+@click.option("--json", "as_json", is_flag=True, help="Print run.json instead of the summary.")
+@click.option("--quiet", is_flag=True, help="No live view, and one line at the end.")
+@click.argument("more_goodput", nargs=-1, metavar="")
+def run(more_goodput: Sequence[str], as_json: bool, **given: Any) -> int:
+    """Run a workload against a server, and judge the run.
+
+    \b
+    bench run --target vllm --workload chat.yaml
+    bench run --target sim --rate 4 --duration 20s --slo ttft=200ms,tpot=50ms --gate
+    """
+    from servemark.harness.asking import asked
+    from servemark.harness.measure import measure
+
+    measured = measure(asked(given, more_goodput))
+    if as_json:
+        _print_json(measured.run)
+    elif given["quiet"]:
+        click.echo(f"{'VALID' if measured.run['verdict']['valid'] else 'INVALID'}  {measured.folder}")
+    else:
+        _print_summary(measured.run, measured.folder)
+    return measured.exit_code
+
+
+@bench.command()
+@target_options
+@load_options
+def check(**given: Any) -> int:
+    """Say whether a run could start, and what would limit it. Sends no load."""
+    from servemark.harness.asking import asked
+    from servemark.harness.preflight import preflight
+
+    code = 0
+    for finding in preflight(asked(given, ())):
+        click.echo(finding.line())
+        code = code or finding.exit_code
+    return code
+
+
+@bench.command()
+@click.argument("run_folder", metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="Print run.json instead of the summary.")
+def show(run_folder: str, as_json: bool) -> int:
+    """Print the summary of a saved run; one that was killed is read as far as it got."""
+    from servemark.results.saved import open_run
+
+    saved = open_run(run_folder)
+    if as_json:
+        _print_json(saved.run)
+    else:
+        _print_summary(saved.run, saved.folder)
+    return 0
+
+
+@bench.command()
+@click.argument("run_folder", metavar="RUN")
+@click.option("--out", type=Path, metavar="FILE", help="Where to write it.  [default: report.html in the run]")
+def report(run_folder: str, out: Path | None) -> int:
+    """Write the HTML page of a saved run."""
+    from servemark.dashboards.page import write_page
+    from servemark.results.saved import open_run
+    from servemark.results.schema import PAGE
+
+    saved = open_run(run_folder)
+    click.echo(write_page(saved.run, saved.frame(), saved.server_samples(), out or saved.folder / PAGE))
+    return 0
+
+
+@bench.command(name="list")
+def list_() -> int:
+    """Show targets, workloads, metrics and the checks of the verdict."""
+    from servemark.harness.listing import listing
+
+    for line in listing():
+        click.echo(line)
+    return 0
+
+
+@bench.command()
+def schema() -> int:
+    """Print the JSON Schema of the workload file."""
+    from servemark.harness.spec import json_schema
+
+    _print_json(json_schema())
+    return 0
+
+
+@bench.group()
+def sim() -> None:
+    """The built-in target: a simulated server that speaks vLLM's dialect."""
+
+
+def _sim_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    from servemark.adapters.sim.options import option_table
+
+    for option in reversed(list(option_table())):
+        kind = {"is_flag": True} if option.type is bool else {"type": option.type, "show_default": True}
+        command = click.option(option.flag, option.name, default=option.default, help=option.help, **kind)(command)
+    return command
+
+
+@sim.command()
+@_sim_options
+def serve(**options: Any) -> int:
+    """Start the simulated server and serve until stopped."""
+    from servemark.adapters.sim.serving import serve as serve_until_stopped
+
+    serve_until_stopped(**options)
+    return 0
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_summary(run: dict[str, Any], folder: Path) -> None:
+    from rich.console import Console
+
+    from servemark.dashboards.terminal import WIDTH, print_summary, summary_text
+
+    if sys.stdout.isatty():
+        print_summary(run, Console(), folder)
+    else:
+        click.echo(summary_text(run, WIDTH, folder), nl=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exits with the command's code; an error of ours is one sentence on stderr."""
+    try:
+        code = bench(args=arguments, standalone_mode=False)
+    except BenchError as error:
+        click.echo(f"bench: {error}", err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = EXIT_BAD_INPUT
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("bench: interrupted before the run began; nothing was measured", err=True)
+        code = EXIT_BAD_INPUT
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone
+        code = 0
+    sys.exit(code)
+
+
+__all__ = ["BadInput", "bench", "main"]

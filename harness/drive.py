@@ -1,0 +1,92 @@
+"""A run in progress: the load, and beside it the journal, the server's metrics, the live view and Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+from servemark.dashboards.live import LiveView
+from servemark.dashboards.progress import Tally
+from servemark.harness.clock import SECOND, now_ns
+from servemark.harness.fleet import Fleet
+from servemark.harness.messages import Job, Plan, Started
+from servemark.harness.scrape import Scraper
+from servemark.harness.target import Target
+from servemark.harness.types import Record, WorkerReport
+from servemark.results.store import RunStore
+
+INTERRUPT_DRAIN_NS = 5 * SECOND
+
+
+class Drive:
+    """A run in progress."""
+
+    def __init__(
+        self, target: Target, plan: Plan, jobs: Iterator[Job], store: RunStore, scrape_s: float, title: str, quiet: bool
+    ) -> None:
+        self._store = store
+        self._view = LiveView(f"{target.adapter.name}  {target.model}  {title}", quiet=quiet)
+        self._tally = _tally(plan)
+        self._scraper = Scraper(
+            target.adapter,
+            target.url,
+            target.headers,
+            scrape_s,
+            store.server_sample,
+            cacert=target.cacert,
+            insecure=target.insecure,
+        )
+        self._fleet = Fleet(plan, jobs, on_record=self._record, on_status=self._tally.status, on_started=self._started)
+        self._interrupts = 0
+
+    async def run(self) -> WorkerReport | None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupt)
+        with self._view:
+            running = asyncio.create_task(self._fleet.run())
+            beside = [asyncio.create_task(self._scraper.run()), asyncio.create_task(self._tick())]
+            try:
+                return await _first_of(running, beside)
+            finally:
+                for task in (running, *beside):
+                    task.cancel()
+                await asyncio.gather(running, *beside, return_exceptions=True)
+
+    def _record(self, record: Record) -> None:
+        self._store.record(record)
+        self._tally.record(record)
+
+    def _started(self, started: Started) -> None:
+        self._tally.started(started.started_ns)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(0.25)
+            self._store.flush_due(now_ns())
+            self._view.update(self._tally.progress(now_ns()))
+
+    def _interrupt(self) -> None:
+        """The first Ctrl-C drains briefly, the second stops at once."""
+        self._interrupts += 1
+        self._fleet.stop(INTERRUPT_DRAIN_NS if self._interrupts == 1 else 0)
+
+
+async def _first_of(
+    running: asyncio.Task[WorkerReport | None], beside: list[asyncio.Task[None]]
+) -> WorkerReport | None:
+    """The run's result; what fails beside it (a full disk) ends it."""
+    waiting: set[asyncio.Task[Any]] = {running, *beside}
+    while not running.done():
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {running}:
+            task.result()
+    return running.result()
+
+
+def _tally(plan: Plan) -> Tally:
+    total_s = None if plan.duration_ns is None else (plan.duration_ns + plan.warmup_ns) / SECOND
+    requests = None if plan.measured_requests is None else plan.measured_requests + plan.warmup_requests
+    return Tally(total_s, requests, plan.warmup_ns / SECOND)

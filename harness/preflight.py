@@ -1,0 +1,110 @@
+"""`bench check`: could a run start, and what would limit it? Finds out without sending load."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from servemark.harness.arrivals import ClosedLoop
+from servemark.harness.clock import wall_offset_ns
+from servemark.harness.errors import BenchError
+from servemark.harness.limits import most_files
+from servemark.harness.measure import Asked, planned, reached, slo_of
+from servemark.harness.spec import Workload, load_workload
+from servemark.harness.target import Target
+from servemark.harness.wire import SO_TIMESTAMPNS
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the answer; `exit_code` is 0 where nothing stands against a run."""
+
+    subject: str
+    said: str
+    state: Literal["ok", "note", "no"] = "ok"
+    exit_code: int = 0
+
+    def line(self) -> str:
+        return f"{self.state:5} {self.subject:12} {self.said}"
+
+
+def preflight(asked: Asked) -> Iterator[Finding]:
+    """Findings in order, as they are made; the first that rules a run out is the last."""
+    yield from _machine()
+    try:
+        loaded = load_workload(asked.workload, asked.flags)
+        slo = slo_of(loaded)
+        yield Finding("workload", f"{loaded.name}: {_load(loaded.spec)}" + (f"; SLO {slo}" if slo else ""))
+        with reached(asked, loaded) as target:
+            yield from _server(target)
+            schedule, _ = planned(asked, loaded, target)
+            vocabulary = schedule.vocabulary
+            how = f"lengths counted by the {vocabulary.origin}'s tokenizer"
+            yield Finding("prompts", how) if vocabulary.exact else Finding("prompts", vocabulary.note, "note")
+            most = schedule.source.most_tokens
+            yield Finding("longest", f"{most:,} tokens in and out" if most else "not bounded by the workload")
+    except BenchError as error:
+        yield Finding("cannot run", str(error), "no", error.exit_code)
+
+
+def _load(spec: Workload) -> str:
+    load = spec.load
+    if isinstance(load, ClosedLoop):
+        return f"closed loop, {load.concurrency} in flight"
+    rate = getattr(load, "rate", None)
+    return f"open loop, {load.arrivals} arrivals" + (f" at {rate:g}/s" if rate is not None else "")
+
+
+def _machine() -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    few = "" if cores > 1 else "; a server on this machine would share it"
+    yield Finding("cores", f"{cores} usable, of which the load generator takes one{few}", "ok" if cores > 1 else "note")
+    files = most_files()
+    yield Finding(
+        "files", f"{files:,} may be open: at most {max(0, files - 64):,} streams", "ok" if files > 1100 else "note"
+    )
+    drift = abs(wall_offset_ns() - wall_offset_ns())
+    yield Finding(
+        "clock", f"wall and monotonic clock agree within {max(drift, 1):,} ns", "ok" if drift < 10_000 else "note"
+    )
+    if stamps_by_kernel():
+        yield Finding("stamps", "taken by the kernel on arrival")
+    else:
+        yield Finding(
+            "stamps", "taken in user space: a busy client reads late (SO_TIMESTAMPNS is not to be had)", "note"
+        )
+
+
+def stamps_by_kernel() -> bool:
+    """Whether a TCP read on this machine comes with the kernel's time of arrival; tried on loopback."""
+    if sys.platform != "linux":
+        return False
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as ours:
+        theirs, _ = server.accept()
+        with theirs:
+            try:
+                ours.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+                theirs.sendall(b"x")
+                return bool(ours.recvmsg(1, socket.CMSG_SPACE(16))[1])
+            except OSError:
+                return False
+
+
+def _server(target: Target) -> Iterator[Finding]:
+    facts = target.facts
+    engine = " ".join(filter(None, (facts.engine or target.adapter.name, facts.version)))
+    simulated = " (SIMULATED)" if target.adapter.simulated else ""
+    yield Finding("server", f"{engine} at {target.url} is ready{simulated}")
+    context = f", context {facts.context_tokens:,} tokens" if facts.context_tokens else ""
+    yield Finding("model", f"{target.model}{context}")
+    missing = [name for name, kept in (
+        ("fixed output lengths", target.adapter.promises.fixed_length),
+        ("exact token counts", target.adapter.promises.exact_counts),
+        ("counts in each chunk", target.adapter.promises.per_chunk_counts),
+    ) if not kept]  # fmt: skip
+    if missing:
+        yield Finding("promises", f"this kind of server gives no {', no '.join(missing)}", "note")

@@ -1,0 +1,84 @@
+"""The parts of run.json that say what was run, where, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from servemark.harness.clock import SECOND
+from servemark.harness.schedule import Schedule
+from servemark.harness.spec import Loaded
+from servemark.harness.target import Target
+from servemark.harness.types import WorkerReport
+from servemark.results.host import host_facts, versions
+
+if TYPE_CHECKING:
+    from servemark.harness.frame import Frame, Window
+
+
+def known_at_start(loaded: Loaded, schedule: Schedule, target: Target) -> dict[str, Any]:
+    """All that is known before the first request."""
+    section = loaded.spec.slo
+    return {
+        "simulated": target.adapter.simulated,
+        "slo": {"limits": list(section.limits), "gate": section.gate},
+        "workload": {
+            "name": loaded.name,
+            "path": loaded.path,
+            "text": loaded.text,
+            "overrides": _plain(loaded.overrides),
+            "resolved": loaded.dump(),
+        },
+        "schedule": scheduled(loaded, schedule),
+        "target": _target(target),
+        "host": host_facts(),
+        "versions": versions(),
+    }
+
+
+def scheduled(loaded: Loaded, schedule: Schedule) -> dict[str, Any]:
+    """What was planned; the counts are final when the run is over."""
+    vocabulary = schedule.vocabulary
+    return {
+        "seeds": asdict(schedule.seeds),
+        "data_digest": schedule.source.data_digest,
+        "notes": list(schedule.source.notes),
+        "nominal_rate": getattr(loaded.spec.load, "rate", None),
+        "planned_in_window": schedule.planned_in_window,
+        "raised_prompts": schedule.raised_prompts,
+        "vocabulary": {"origin": vocabulary.origin, "exact": vocabulary.exact, "note": vocabulary.note},
+    }
+
+
+def clock_part(frame: Frame, window: Window, report: WorkerReport | None) -> dict[str, Any]:
+    """When it was, on the monotonic clock of all stamps and on the wall clock."""
+    whole, stamps = frame.whole_window(), sorted(set(frame["stamp"].tolist()))
+    started = datetime.fromtimestamp(report.started_wall_ns / SECOND, UTC) if report else None
+    return {
+        "started_ns": report.started_ns if report else None,
+        "started_wall": started.isoformat(timespec="milliseconds") if started else None,
+        "window_ns": [window.start_ns, window.end_ns],
+        "whole_ns": [whole.start_ns, whole.end_ns],
+        "stamp": " and ".join(stamps) or None,
+    }
+
+
+def _target(target: Target) -> dict[str, Any]:
+    adapter, facts = target.adapter, target.facts
+    return {
+        "name": adapter.name,
+        "url": target.url,
+        "engine": facts.engine,
+        "version": facts.version,
+        "model": target.model,
+        "context_tokens": facts.context_tokens,
+        "settings": dict(facts.settings),
+        "promises": asdict(adapter.promises),
+        "simulated": adapter.simulated,
+    }
+
+
+def _plain(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value if isinstance(value, int | float | dict) else str(value) for name, value in overrides.items()}
