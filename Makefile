@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check test-real clean
+.PHONY: setup demo test check test-real benchmark clean
 
 setup: .venv/ready .dev/servemark
 
@@ -30,6 +30,10 @@ check: setup
 
 test-real: setup
 	$(BIN)/pytest -m real
+
+# About four minutes; needs two quiet cores and a C compiler. docs/accuracy.md keeps its table.
+benchmark: setup
+	$(BIN)/python benchmarks/accuracy/run.py
 
 clean:
 	rm -rf .venv .dev build dist *.egg-info

@@ -13,9 +13,8 @@ from servemark.harness.view import METRICS, Metric, Scalar, View, metric, view_o
 if TYPE_CHECKING:
     from servemark.harness.chunks import Gaps, Tokens
     from servemark.harness.frame import Floats, Frame, Mask, Window
-    from servemark.harness.slo import Slo
 
-__all__ = ["METRICS", "Metric", "Scalar", "View", "errors", "groups", "summarize", "view_of"]
+__all__ = ["METRICS", "Metric", "Scalar", "View", "errors", "view_of"]
 
 # Latencies
 
@@ -226,20 +225,6 @@ def error_rate(view: View) -> Scalar:
     """Share of the measured requests that failed, those abandoned at the drain limit included."""
     measured = view.frame.measured
     return _ratio(int((measured & ~view.frame.ok).sum()), int(measured.sum()), {"kinds": errors(view.frame)})
-
-
-def summarize(frame: Frame, window: Window | None = None, slo: Slo | None = None, **options: Any) -> dict[str, Any]:
-    """Entries by metric name; the options are those of `summary.summarize`, which loads numpy."""
-    from servemark.harness import summary
-
-    return summary.summarize(frame, window, slo, **options)
-
-
-def groups(frame: Frame, window: Window | None = None, slo: Slo | None = None, **options: Any) -> list[dict[str, Any]]:
-    """Entries by class, URL and turn; the options are those of `summary.groups`."""
-    from servemark.harness import summary
-
-    return summary.groups(frame, window, slo, **options)
 
 
 def errors(frame: Frame) -> dict[str, int]:

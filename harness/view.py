@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from servemark.harness.registry import Registry
 
 if TYPE_CHECKING:
     from servemark.harness.chunks import Deadlines, Gaps, Tokens
     from servemark.harness.frame import Floats, Frame, Mask, Window
-    from servemark.harness.slo import Slo
 
 Better = Literal["lower", "higher", "none"]
 Kind = Literal["per_request", "pooled", "scalar"]
@@ -54,6 +53,16 @@ class Scalar:
     notes: Mapping[str, Any] | None = None
 
 
+class Objectives(Protocol):
+    """What metrics ask of an SLO."""
+
+    def passes(self, view: View) -> Mask:
+        """Requests that are measured, succeeded and meet every per-request limit."""
+
+    def deadlines_ms(self) -> dict[str, float]:
+        """The per-request limits that set deadlines for tokens: ttft and tpot."""
+
+
 @dataclass(frozen=True)
 class View:
     """What metrics are computed from. Intermediate results are kept, since several metrics share them."""
@@ -61,7 +70,7 @@ class View:
     frame: Frame
     window: Window
     whole: Window
-    slo: Slo | None = None
+    slo: Objectives | None = None
     origin: Origin = "intended"
     pooled: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Entries by identity of their samples: ITL and ICL are often the same."""
@@ -150,7 +159,7 @@ def metric(
 def view_of(
     frame: Frame,
     window: Window | None = None,
-    slo: Slo | None = None,
+    slo: Objectives | None = None,
     origin: Origin = "intended",
     whole: Window | None = None,
 ) -> View:

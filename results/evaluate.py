@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from servemark.harness.frame import Frame
-from servemark.harness.metrics import groups, summarize
+from servemark.harness.frame import Frame, Window
+from servemark.harness.objectives import weigh
 from servemark.harness.slo import Slo
+from servemark.harness.summary import groups, summarize
 from servemark.harness.types import ServerSample
 from servemark.harness.validity import Evidence, judge
 from servemark.harness.view import Origin
@@ -17,20 +18,24 @@ from servemark.results.headline import server_part, summary
 
 def evaluate(evidence: Evidence, gate: bool, allow: Iterable[str] = ()) -> dict[str, Any]:
     """The judged part of run.json; `evidence` comes without metrics. ValueError for an unknown code in `allow`."""
-    figures = measured(evidence.frame, evidence.server, evidence.slo, evidence.origin)
+    figures = measured(evidence.frame, evidence.server, evidence.slo, evidence.window, evidence.origin)
     verdict = judge(replace(evidence, metrics=figures["metrics"]), allow)
     return {**figures, "slo": objectives(evidence, gate), "verdict": verdict.to_json()}
 
 
 def measured(
-    frame: Frame, samples: Sequence[ServerSample], slo: Slo | None, origin: Origin = "intended"
+    frame: Frame,
+    samples: Sequence[ServerSample],
+    slo: Slo | None,
+    window: Window | None = None,
+    origin: Origin = "intended",
 ) -> dict[str, Any]:
     """The figures alone, as for a run that never ended and has no verdict of its own."""
-    metrics = summarize(frame, slo=slo, origin=origin)
+    metrics = summarize(frame, window, slo, origin=origin)
     return {
         "summary": summary(frame, metrics),
         "metrics": metrics,
-        "groups": groups(frame, slo=slo, origin=origin),
+        "groups": groups(frame, window, slo, origin=origin),
         "server": server_part(samples),
     }
 
@@ -39,6 +44,6 @@ def objectives(evidence: Evidence, gate: bool) -> dict[str, Any]:
     """`met` is null where no limit was asked for."""
     if evidence.slo is None:
         return {"limits": [], "gate": gate, "met": None, "results": []}
-    result = evidence.slo.evaluate(evidence.view).to_json()
+    result = weigh(evidence.slo, evidence.view).to_json()
     limits = result.pop("limits")
     return {"limits": [each["limit"] for each in limits], "gate": gate, "results": limits, **result}

@@ -98,15 +98,17 @@ def samples(seconds: int = 50) -> list[ServerSample]:
 
 def run_of(wanted: list[Record], scraped: list[ServerSample] | None = None, **changes: Any) -> dict[str, Any]:
     """A run.json for these records, its figures computed as a real run's are."""
-    from servemark.harness.metrics import summarize, view_of
+    from servemark.harness.metrics import view_of
+    from servemark.harness.objectives import weigh
     from servemark.harness.slo import parse_slo
+    from servemark.harness.summary import summarize
     from servemark.results.headline import server_part, summary
 
     frame = Frame.from_records(wanted)
     slo = parse_slo("ttft=200ms,tpot=30ms,ttft:p99=400ms", 0.95)
     window = frame.steady_window(START_NS + int(WARMUP_S * SECOND))
     metrics = summarize(frame, window, slo)
-    judged = slo.evaluate(view_of(frame, window, slo)).to_json()
+    judged = weigh(slo, view_of(frame, window, slo)).to_json()
     whole = frame.whole_window()
     return {
         "schema_version": 1,

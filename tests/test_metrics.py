@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from servemark.harness import chunks
 from servemark.harness.frame import Frame, Window
-from servemark.harness.metrics import METRICS, errors, groups, summarize, view_of
+from servemark.harness.metrics import METRICS, errors, view_of
 from servemark.harness.slo import parse_slo
+from servemark.harness.summary import groups, summarize
 from servemark.harness.types import Record
 from tests.frames import answer, at, failed, frame
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servemark.harness.metrics import METRICS, view_of
+from servemark.harness.objectives import weigh
 from servemark.harness.slo import Slo, from_vllm_goodput, limitable, parse_slo
 from servemark.harness.types import Record
 from tests.frames import answer, failed, frame
@@ -142,19 +143,19 @@ def test_attainment_is_the_joint_share() -> None:
     records = [answer(i, i, (50, 60)) for i in range(8)]
     records += [answer(8, 8, (500, 510)), answer(9, 9, (50, 150))]
     view = view_of(frame(*records))
-    missed = parse_slo("ttft=100ms,tpot=20ms", 0.85).evaluate(view)
+    missed = weigh(parse_slo("ttft=100ms,tpot=20ms", 0.85), view)
     assert (missed.met, missed.good, missed.measured, missed.share) == (False, 8, 10, 0.8)
     assert [each.value for each in missed.limits] == [0.9, 0.9]
     assert missed.reasons == ("80.00% of 10 requests meet ttft=100ms,tpot=20ms; 0.85 of them must",)
-    assert parse_slo("ttft=100ms,tpot=20ms", 0.8).evaluate(view).met
-    assert not parse_slo("ttft=100ms,tpot=20ms").evaluate(view).met  # 0.99 where none is named
+    assert weigh(parse_slo("ttft=100ms,tpot=20ms", 0.8), view).met
+    assert not weigh(parse_slo("ttft=100ms,tpot=20ms"), view).met  # 0.99 where none is named
 
 
 def test_run_limits_are_judged_on_adjusted_percentiles() -> None:
     fine = [answer(i, i, (50, 60)) for i in range(98)]
     slo = parse_slo("ttft:p99=100ms,itl:p99=20ms,error_rate=5%")
-    assert slo.evaluate(view_of(frame(*fine))).met
-    result = slo.evaluate(view_of(frame(*fine, failed(98, 98), failed(99, 99))))
+    assert weigh(slo, view_of(frame(*fine))).met
+    result = weigh(slo, view_of(frame(*fine, failed(98, 98), failed(99, 99))))
     assert [each.met for each in result.limits] == [False, True, True]
     assert result.reasons == ("ttft p99 is infinite, as 2 of 100 requests failed; the limit is 100 ms",)
     json.dumps(result.to_json(), allow_nan=False)
@@ -162,7 +163,7 @@ def test_run_limits_are_judged_on_adjusted_percentiles() -> None:
 
 def test_reasons_hold_the_figures() -> None:
     slow = [answer(i, i, (612, 700)) for i in range(10)] + [failed(10, 10)]
-    result = parse_slo("ttft:p50=500ms,error_rate=1%,output_tps=9e9tok/s").evaluate(view_of(frame(*slow)))
+    result = weigh(parse_slo("ttft:p50=500ms,error_rate=1%,output_tps=9e9tok/s"), view_of(frame(*slow)))
     assert result.reasons[0] == "ttft p50 is 612 ms; the limit is 500 ms"
     assert result.reasons[1] == "error_rate is 9.091 %; the limit is 1 %"
     assert "output_tps is" in result.reasons[2]
@@ -172,18 +173,18 @@ def test_where_higher_is_better_the_percentile_is_what_that_share_reaches() -> N
     """TPOT 10, 20 ... 1000 ms: 99 % of users see at least 1000 / 990 tok/s."""
     records = [answer(i, i, (50, 50 + 10 * (i + 1))) for i in range(100)]
     view = view_of(frame(*records))
-    result = parse_slo("tps_user:p99=1tok/s").evaluate(view)
+    result = weigh(parse_slo("tps_user:p99=1tok/s"), view)
     assert result.limits[0].value == pytest.approx(1000 / 990)
     assert result.met
-    assert not parse_slo("tps_user:p99=1.1tok/s").evaluate(view).met
+    assert not weigh(parse_slo("tps_user:p99=1.1tok/s"), view).met
     with_failure = view_of(frame(*records[:9], failed(200, 200)))
-    assert parse_slo("tps_user:p95=1tok/s").evaluate(with_failure).limits[0].value is None
+    assert weigh(parse_slo("tps_user:p95=1tok/s"), with_failure).limits[0].value is None
 
 
 @pytest.mark.parametrize("records", [[], [failed(0, 0)], [answer(0, 0, phase="warmup")]])
 def test_a_run_without_a_success_meets_nothing(records: list[Record]) -> None:
     for text in ("ttft=1s", "ttft:p50=1s", "itl:p99=1s"):
-        result = parse_slo(text).evaluate(view_of(frame(*records)))
+        result = weigh(parse_slo(text), view_of(frame(*records)))
         assert not result.met
         assert result.reasons
 
@@ -192,5 +193,5 @@ def test_a_run_without_a_success_meets_nothing(records: list[Record]) -> None:
 def test_a_percentile_limit_is_a_share_limit(ttfts: list[int], limit: int, percent: int) -> None:
     """pNN <= x exactly when NN % of requests have at most x."""
     records = [answer(i, i, (t, t + 9)) for i, t in enumerate(ttfts)]
-    met = parse_slo(f"ttft:p{percent}={limit}ms").evaluate(view_of(frame(*records))).met
+    met = weigh(parse_slo(f"ttft:p{percent}={limit}ms"), view_of(frame(*records))).met
     assert met == (np.sum(np.array(ttfts) <= limit) * 100 >= percent * len(ttfts))

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from servemark.harness.clock import MS, SECOND
-from servemark.harness.metrics import summarize
 from servemark.harness.slo import parse_slo
+from servemark.harness.summary import summarize
 from servemark.harness.thresholds import THRESHOLDS, table
 from servemark.harness.types import Promises, Record, ServerSample, WorkerReport
 from servemark.harness.validity import CHECKS, Check, Evidence, judge
@@ -361,6 +361,17 @@ def test_prefix_cache_by_the_responses() -> None:
     assert check("prefix_cache", hit, shared_prefix_tokens=15).severity == "pass"
     assert check("prefix_cache", hit, prompts_unique=False).severity == "pass"
     assert check("prefix_cache", [replace(r, cached_tokens=0) for r in sound()]).severity == "pass"
+
+
+def test_a_response_that_leaves_cached_tokens_out_has_none_where_others_have_some() -> None:
+    records = sound()
+    one_hit = [replace(records[0], cached_tokens=records[0].prompt_tokens), *records[1:]]
+    measured = [record for record in one_hit if record.phase == "measured"]
+    found = check("prefix_cache", one_hit)
+    assert found.value == pytest.approx(
+        sum(r.cached_tokens or 0 for r in measured) / sum(r.prompt_tokens or 0 for r in measured)
+    )
+    assert 0 < found.value < 0.1
 
 
 def test_prefix_cache_by_the_servers_counters() -> None:

@@ -1,0 +1,99 @@
+"""The data runs one way: a module imports from its own layer's neighbours or lower layers, never upwards."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("harness", "adapters", "workloads", "results", "dashboards")
+
+# Low to high. A folder stands for all its modules; a module of harness/ is named without it.
+TABLE = """
+nouns       types errors clock registry units draws
+pure        address arrivals chunks discovery frame lengths metrics objectives overrides pacer prometheus sections
+            sentences slo sources spec sse stats strict summary view vocabulary yaml_lines
+dialects    adapters/ workloads/
+machinery   checks_client checks_load checks_server control encoding fleet interrupts jobs limits messages planning
+            pool reading runner schedule scrape target thresholds tls tokens validity verdict wire
+results     results/
+pages       dashboards/
+roots       asking cli drive listing measure preflight worker
+"""
+
+
+def _levels() -> dict[str, int]:
+    levels, level = {}, -1
+    for line in TABLE.strip().splitlines():
+        level += not line.startswith(" ")
+        for word in line[12:].split():
+            levels[word.rstrip("/") if word.endswith("/") else f"harness.{word}"] = level
+    return levels
+
+
+LEVEL = _levels()
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path
+
+
+def level(module: str) -> int | None:
+    """None for a name that stands for no layer, as an empty package's."""
+    if module in FOLDERS and module == "harness":
+        return None
+    found = LEVEL.get(module, LEVEL.get(module.split(".")[0]))
+    assert found is not None, f"{module} is in no layer: add it to TABLE"
+    return found
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and module (without the package's name) of each import of ours, lazy ones included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{path}:{node.lineno}: imports are absolute"
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        yield from ((node.lineno, name.removeprefix("servemark.")) for name in names if name.startswith("servemark."))
+
+
+@pytest.mark.parametrize(("module", "path"), [pytest.param(*each, id=each[0]) for each in modules()])
+def test_no_module_imports_upwards(module: str, path: Path) -> None:
+    ours = level(module)
+    known = {name for name, _ in modules()}
+    upwards = [
+        f"{path.name}:{line} imports {name}"
+        for line, name in imports(path)
+        if name in known and ours is not None and (theirs := level(name)) is not None and theirs > ours
+    ]
+    assert not upwards
+
+
+def test_adapters_and_workloads_do_not_know_each_other() -> None:
+    strangers = {"adapters": "workloads", "workloads": "adapters"}
+    met = [
+        f"{module} imports {name}"
+        for module, path in modules()
+        for _, name in imports(path)
+        if strangers.get(module.split(".")[0]) == name.split(".")[0]
+    ]
+    assert not met
+
+
+def test_only_the_wire_stamps() -> None:
+    """Receive stamps are made in one place; a second one would be a second truth."""
+    users = {module for module, path in modules() if ".recvmsg" in path.read_text(encoding="utf-8")}
+    assert users == {"harness.wire", "harness.preflight"}  # the latter asks whether the kernel stamps at all
+
+
+def test_every_name_in_the_table_is_a_module() -> None:
+    known = {name for name, _ in modules()} | set(FOLDERS)
+    assert set(LEVEL) <= known
