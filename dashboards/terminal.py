@@ -244,8 +244,9 @@ def _drift(run: Mapping[str, Any], name: str) -> str | None:
 def _files(folder: Path | None) -> list[tuple[str, str]]:
     if folder is None:
         return []
-    there = [name for name in (RUN_JSON, REQUESTS, SERVER, PAGE) if (folder / name).exists()]
-    return [("folder", text(folder)), ("in it", ", ".join(there))]
+    there = [name for name in (RUN_JSON, REQUESTS, SERVER) if (folder / name).exists()]
+    page = [("page", text(folder / PAGE))] if (folder / PAGE).exists() else []
+    return [*page, ("folder", text(folder)), ("in it", ", ".join(there))]
 
 
 def _pairs(pairs: list[tuple[str, str]]) -> RenderableType | None:

@@ -12,7 +12,7 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import httptools
@@ -89,8 +89,13 @@ class WireClock:
         return abs(wall_offset_ns() - self.offset_ns)
 
 
+Endpoints = Sequence[tuple[Any, ...]]
+"""What getaddrinfo answers."""
+
+
 async def open_connection(
     address: Address,
+    endpoints: Endpoints,
     clock: WireClock,
     *,
     context: ssl.SSLContext | None,
@@ -103,7 +108,7 @@ async def open_connection(
     loop = asyncio.get_running_loop()
     started_ns = now_ns()
     async with asyncio.timeout(timeout_s):
-        sock = await _connect(loop, address)
+        sock = await _connect(loop, address, endpoints)
         try:
             tls = None
             if context is not None:
@@ -115,11 +120,10 @@ async def open_connection(
     return Connection(loop, address, sock, tls, clock, started_ns, on_done, on_full, on_idle_lost)
 
 
-async def _connect(loop: asyncio.AbstractEventLoop, address: Address) -> socket.socket:
+async def _connect(loop: asyncio.AbstractEventLoop, address: Address, endpoints: Endpoints) -> socket.socket:
+    """To the first of the host's addresses that answers."""
     failure: OSError | None = None
-    for family, kind, protocol, _, target in await loop.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM
-    ):
+    for family, kind, protocol, _, target in endpoints:
         sock = socket.socket(family, kind, protocol)
         try:
             sock.setblocking(False)

@@ -97,12 +97,15 @@ def measure(case: Case, binary: Path, folder: Path) -> dict[str, float]:
     return compare(out, log)
 
 
+def truth_of(log: Path) -> dict[int, np.ndarray]:
+    """Arrival and writes of each request, ns, by the number at the end of its X-Request-Id."""
+    lines = (line.split(",") for line in log.read_text().splitlines())
+    return {int(name.rsplit("-", 1)[1]): np.array(stamps, dtype=np.int64) for name, *stamps in lines}
+
+
 def compare(out: Path, log: Path) -> dict[str, float]:
     rows = pq.read_table(out / "requests.parquet").to_pylist()
-    truth = {}
-    for line in log.read_text().splitlines():
-        name, *stamps = line.split(",")
-        truth[int(name.rsplit("-", 1)[1])] = np.array(stamps, dtype=np.int64)
+    truth = truth_of(log)
     written = sum(len(stamps) - 1 for stamps in truth.values())
     seen = sum(sum(row["chunk_tokens"]) for row in rows)
     # The client's own TTFT (from sending) against the server's (from the arrival of the request): pair by pair.
