@@ -37,7 +37,7 @@ def server_lost(evidence: Evidence) -> Finding:
 
 @reason("client_lag")
 def client_lag(evidence: Evidence) -> Finding:
-    """Requests left late: p99 of sent - intended in an open loop without a cap; a warning until the sample proves it."""
+    """Requests left late: p99 of sent - intended in an open loop without a cap; a warning until that is proven."""
     if not evidence.paced:
         return passed("Sending late is not judged where slots or a cap decide when a request leaves.")
     rows = evidence.frame.measured

@@ -51,15 +51,13 @@ class Exchange:
         "reads",
         "resends",
         "sent_ns",
-        "slot",
         "stamp",
         "status",
     )
 
-    def __init__(self, job: Job, intended_ns: int, slot: int = -1) -> None:
+    def __init__(self, job: Job, intended_ns: int) -> None:
         self.job = job
         self.intended_ns = intended_ns
-        self.slot = slot
         self.sent_ns: int | None = None
         self.connect_started_ns: int | None = None
         self.connect_ns: int | None = None

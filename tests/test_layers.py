@@ -17,8 +17,9 @@ nouns       types errors clock registry units draws
 pure        address arrivals chunks discovery frame lengths metrics objectives overrides pacer prometheus sections
             sentences slo sources spec sse stats strict summary view vocabulary yaml_lines
 dialects    adapters/ workloads/
-machinery   checks_client checks_load checks_server control encoding fleet interrupts jobs limits messages planning
-            pool reading runner schedule scrape target thresholds tls tokens validity verdict wire
+machinery   checks_client checks_load checks_server control encoding fleet interrupts issuing jobs later limits
+            messages planning pool reading runner schedule scrape target thresholds tls tokens validity verdict watch
+            wire
 results     results/
 pages       dashboards/
 roots       asking cli drive listing measure preflight worker

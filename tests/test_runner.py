@@ -344,6 +344,14 @@ async def test_think_time_moves_the_intended_time() -> None:
     assert (records[1].sent_ns or 0) >= records[1].intended_ns
 
 
+async def test_who_still_thinks_when_the_time_is_up_sends_no_more() -> None:
+    async with serving({"x": lambda peer: peer.stream(1)}) as port:
+        made = plan(port, think_time_ns=400 * MS, duration_ns=200 * MS)
+        records, report = await run(made, [job(k, "x") for k in range(5)])
+    assert len(records) == 1
+    assert report.drained
+
+
 async def test_stopping_abandons_what_is_in_flight_and_keeps_what_is_finished() -> None:
     async with serving({"fast": lambda peer: peer.stream(1), "never": never}) as port:
         made = plan(port, concurrency=2, drain_ns=0)

@@ -1,0 +1,64 @@
+"""Record now, read later: responses are read in slices, between looks at the sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from servemark.harness.reading import Reader
+from servemark.harness.types import Phase, Record
+from servemark.harness.wire import Exchange
+
+_SLICE_READS = 16  # about 0.1 ms
+
+
+class ReadLater:
+    """Takes exchanges that have ended, or grown long, and gives the records of the former to `on_record`."""
+
+    def __init__(self, reader: Reader, phase: Callable[[Exchange], Phase], on_record: Callable[[Record], None]) -> None:
+        self._reader = reader
+        self._phase = phase
+        self._on_record = on_record
+        self._waiting: deque[Exchange] = deque()
+        self._wanted = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.finished = 0
+        self.reads = 0
+        """Of the finished ones."""
+
+    def add(self, exchange: Exchange) -> None:
+        self._waiting.append(exchange)
+        self._empty.clear()
+        self._wanted.set()
+
+    def add_early(self, exchange: Exchange) -> None:
+        """One that has not ended, but of which much is held undecoded."""
+        if not exchange.queued:
+            exchange.queued = True
+            self.add(exchange)
+
+    async def work(self) -> None:
+        """Until cancelled."""
+        while True:
+            if not self._waiting:
+                self._empty.set()
+                self._wanted.clear()
+                await self._wanted.wait()
+            await self._read(self._waiting.popleft())
+
+    async def emptied(self) -> None:
+        await self._empty.wait()
+
+    async def _read(self, exchange: Exchange) -> None:
+        ended = exchange.done_ns is not None
+        while not self._reader.consume(exchange, _SLICE_READS):
+            await asyncio.sleep(0)
+        exchange.queued = False
+        if ended:
+            record = self._reader.record(exchange, self._phase(exchange))
+            self.finished += 1
+            self.reads += record.reads
+            self._on_record(record)
+        await asyncio.sleep(0)
