@@ -28,8 +28,9 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_layers.py tests/test_packaging.py
 
+# Installs the servers it needs, once: docs/real-servers.md. One that cannot start is a failure.
 test-real: setup
-	$(BIN)/pytest -m real
+	$(BIN)/pytest -m real tests/real
 
 # About four minutes; needs two quiet cores and a C compiler. docs/accuracy.md keeps its table.
 benchmark: setup

@@ -90,9 +90,11 @@ def prefix_cache(evidence: Evidence) -> Finding:
 def _cached(evidence: Evidence) -> tuple[float | None, str]:
     """Share of prompt tokens from the cache, and who says so: the responses, or else the server's counters."""
     frame = evidence.frame
-    rows = frame.measured & (frame["cached_tokens"] != MISSING) & (frame["prompt_tokens"] > 0)
-    if rows.any():
-        return float(frame["cached_tokens"][rows].sum() / frame["prompt_tokens"][rows].sum()), "by the responses"
+    rows = frame.measured & (frame["prompt_tokens"] > 0)
+    told = rows & (frame["cached_tokens"] != MISSING)
+    if told.any():
+        # Some servers leave the field out where it is 0.
+        return float(frame["cached_tokens"][told].sum() / frame["prompt_tokens"][rows].sum()), "by the responses"
     for hits, total in (("prompt_tokens_cached", "prompt_tokens"), ("prefix_hits", "prefix_queries")):
         part, whole = evidence.counter(hits), evidence.counter(total)
         if part is not None and whole:

@@ -21,6 +21,7 @@ class Reading:
         "chunk_ns",
         "chunk_tokens",
         "coalesced",
+        "coalesced_ns",
         "decoder",
         "error",
         "events",
@@ -43,6 +44,7 @@ class Reading:
         self.reads = 0
         self.stamp_ns = 0
         self.coalesced = 0
+        self.coalesced_ns = 0
         self.error: str | None = None
         self.refusal = b""
 
@@ -78,11 +80,12 @@ class Reading:
         if self.chunk_ns and self.chunk_ns[-1] == stamp_ns:  # an earlier body of the same read
             last = self.chunk_tokens[-1]
             self.chunk_tokens[-1] = None if last is None or tokens is None else last + tokens
-            self.coalesced += 1
-            return
-        self.chunk_ns.append(stamp_ns)
-        self.chunk_tokens.append(tokens)
-        if carriers > 1:
+            carriers += 1
+        else:
+            self.chunk_ns.append(stamp_ns)
+            self.chunk_tokens.append(tokens)
+        if carriers > 1 and self.coalesced_ns != stamp_ns:
+            self.coalesced_ns = stamp_ns
             self.coalesced += 1
 
 

@@ -79,6 +79,11 @@ class PromptSource(Strict):
         description="send text, or token ids, which need endpoint completions and a server that takes them",
     )
 
+    @property
+    def unique(self) -> bool:
+        """No prompt comes twice, so that a prefix cache has nothing to hit."""
+        return True
+
     def prepare(self, given: Given) -> Prepared:
         """Reads the data. Raises BadInput."""
         raise NotImplementedError

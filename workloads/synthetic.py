@@ -24,6 +24,10 @@ class Synthetic(PromptSource):
         default=None, description="repeat so many prompts in turn; without it every prompt is new"
     )
 
+    @property
+    def unique(self) -> bool:
+        return self.distinct is None
+
     def prepare(self, given: Given) -> Prepared:
         return _Prepared(self, given)
 

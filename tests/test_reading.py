@@ -1,0 +1,44 @@
+"""Reads become chunks: all that one read brought is one chunk, however the body was framed."""
+
+from __future__ import annotations
+
+from servemark.adapters.vllm import ADAPTER
+from servemark.harness.reading import Reading
+from servemark.harness.sse import SseParser
+from tests.scripted_server import event
+
+
+def reading() -> Reading:
+    return Reading(SseParser(), ADAPTER.decoder("chat"))
+
+
+def test_each_read_with_tokens_is_a_chunk() -> None:
+    it = reading()
+    for k in range(1, 4):
+        it.read(100 * k, event("w", k))
+    assert (it.chunk_ns, it.chunk_tokens, it.reads, it.coalesced) == ([100, 200, 300], [1, 1, 1], 3, 0)
+
+
+def test_events_of_one_read_are_one_chunk_and_one_coalesced_read() -> None:
+    """In one body or in several: the server's framing must not change what was measured."""
+    together, apart = reading(), reading()
+    together.read(7, b"".join(event("w", k) for k in range(1, 6)))
+    for k in range(1, 6):
+        apart.read(7, event("w", k))
+    for it in (together, apart):
+        assert (it.chunk_ns, it.chunk_tokens, it.reads, it.coalesced) == ([7], [5], 1, 1)
+
+
+def test_a_role_only_event_beside_a_token_is_no_coalesced_read() -> None:
+    it = reading()
+    role = b'data: {"choices":[{"delta":{"role":"assistant","content":""}}],"usage":{"completion_tokens":0}}\n\n'
+    it.read(7, role + event("w", 1))
+    assert (it.chunk_tokens, it.coalesced) == ([1], 0)
+
+
+def test_an_event_split_over_two_reads_belongs_to_the_second() -> None:
+    it, whole = reading(), event("w", 1)
+    it.read(1, whole[:20])
+    assert it.first_token_ns is None
+    it.read(2, whole[20:])
+    assert (it.first_token_ns, it.reads) == (2, 2)
