@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -85,9 +86,9 @@ class LiveView:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._title = title
-        self._quiet = quiet
         self._every_s = every_s
         self._stream = sys.stderr if stream is None else stream
+        self._quiet = quiet or self._stream is None  # a process may be started without a stderr
         self._clock = clock
         self._live: Live | None = None
         self._shown_s: float | None = None
@@ -115,7 +116,8 @@ class LiveView:
         if self._last is not None and not self._last_is_shown:
             self._show(self._last)
         if self._live is not None:
-            self._live.__exit__(kind, error, trace)
+            with contextlib.suppress(OSError):
+                self._live.__exit__(kind, error, trace)
             self._live = None
 
     def update(self, progress: Progress) -> None:
@@ -131,6 +133,12 @@ class LiveView:
 
     def _show(self, progress: Progress) -> None:
         self._last_is_shown = True
+        try:
+            self._draw(progress)
+        except OSError:  # who watched has gone, or the terminal has; the run goes on
+            self._quiet = True
+
+    def _draw(self, progress: Progress) -> None:
         if self._live is not None:
             self._live.update(_picture(self._title, progress), refresh=True)
         else:

@@ -29,9 +29,13 @@ class Tally:
         self._gap_ms: deque[float] = deque(maxlen=_REMEMBERED)
         self._tokens = self._token_reads = self._done = 0
         self._errors: Counter[str] = Counter()
+        self._stopping = False
 
     def started(self, at_ns: int) -> None:
         self._started_ns = at_ns
+
+    def stopping(self) -> None:
+        self._stopping = True
 
     def record(self, record: Record) -> None:
         if record.error is not None:
@@ -67,9 +71,16 @@ class Tally:
             tokens_per_s=self._rate(),
             ttft_ms=median(self._ttft_ms) if self._ttft_ms else None,
             itl_ms=median(self._gap_ms) if self._gap_ms else None,
-            phase="warmup" if elapsed_s < self._warmup_s else "measured",
+            phase=self._phase(elapsed_s),
             errors=dict(self._errors),
         )
+
+    def _phase(self, elapsed_s: float) -> str:
+        if self._stopping:
+            return "stopping"
+        if self._total_s is not None and elapsed_s >= self._total_s:
+            return "draining"
+        return "warmup" if elapsed_s < self._warmup_s else "measured"
 
     def _rate(self) -> float | None:
         """Reads a second times the tokens a read of a finished request held: unfinished ones are not decoded yet."""

@@ -9,10 +9,12 @@ from typing import Any
 from servemark.harness.address import split_header
 from servemark.harness.clock import SECOND
 from servemark.harness.errors import BadInput
-from servemark.harness.measure import Asked
 from servemark.harness.overrides import FLAGS
+from servemark.harness.prepare import Asked
 from servemark.harness.slo import from_vllm_goodput
 from servemark.harness.units import parse_duration
+
+_LEAST_SCRAPE_S = 0.1  # a server is not to be loaded by reading its metrics
 
 
 def asked(given: Mapping[str, Any], more_goodput: Sequence[str]) -> Asked:
@@ -31,7 +33,7 @@ def asked(given: Mapping[str, Any], more_goodput: Sequence[str]) -> Asked:
         allow=tuple(given.get("allow") or ()),
         out=given.get("out"),
         wait_s=_seconds("--wait", given.get("wait")) or 0.0,
-        scrape_s=_seconds("--scrape", given.get("scrape")) or 1.0,
+        scrape_s=_scrape_s(given.get("scrape")),
         tokenizer=given["tokenizer"],
         cacert=given["cacert"],
         insecure=given["insecure"],
@@ -47,9 +49,14 @@ def _json(text: str | None) -> Any:
     if text is None:
         return None
     try:
-        return json.loads(text)
-    except ValueError:
-        raise BadInput(f'--extra-body: needs a JSON object such as {{"top_k": 20}}, not {text!r}') from None
+        return json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        shown = text if len(text) <= 80 else f"{text[:80]}..."
+        raise BadInput(f'--extra-body: needs a JSON object such as {{"top_k": 20}}, not {shown!r}') from None
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _slo(slo: str | None, goodput: Sequence[str], more: Sequence[str]) -> str | None:
@@ -63,6 +70,13 @@ def _slo(slo: str | None, goodput: Sequence[str], more: Sequence[str]) -> str | 
         return str(from_vllm_goodput([*goodput, *more]))
     except ValueError as error:
         raise BadInput(f"--goodput: {error}") from None
+
+
+def _scrape_s(text: str | None) -> float:
+    seconds = _seconds("--scrape", text)
+    if seconds is not None and seconds < _LEAST_SCRAPE_S:
+        raise BadInput(f"--scrape: {text} is too often; give {_LEAST_SCRAPE_S * 1000:g}ms or more")
+    return 1.0 if seconds is None else seconds
 
 
 def _seconds(flag: str, text: str | None) -> float | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
-from servemark.harness.errors import EXIT_BAD_INPUT, BadInput, BenchError
+from servemark.harness.errors import EXIT_BAD_INPUT, BenchError, ResultUnusable
 
 _WIDTH = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
 
@@ -98,7 +101,7 @@ def run(more_goodput: Sequence[str], as_json: bool, **given: Any) -> int:
     if as_json:
         _print_json(measured.run)
     elif given["quiet"]:
-        click.echo(f"{'VALID' if measured.run['verdict']['valid'] else 'INVALID'}  {measured.folder}")
+        _say(f"{'VALID' if measured.run['verdict']['valid'] else 'INVALID'}  {measured.folder}")
     else:
         _print_summary(measured.run, measured.folder)
     return measured.exit_code
@@ -114,7 +117,7 @@ def check(**given: Any) -> int:
 
     code = 0
     for finding in preflight(asked(given, ())):
-        click.echo(finding.line())
+        _say(finding.line())
         code = code or finding.exit_code
     return code
 
@@ -144,7 +147,7 @@ def report(run_folder: str, out: Path | None) -> int:
     from servemark.results.schema import PAGE
 
     saved = open_run(run_folder)
-    click.echo(write_page(saved.run, saved.frame(), saved.server_samples(), out or saved.folder / PAGE))
+    _say(write_page(saved.run, saved.frame(), saved.server_samples(), out or saved.folder / PAGE))
     return 0
 
 
@@ -154,7 +157,7 @@ def list_() -> int:
     from servemark.harness.listing import listing
 
     for line in listing():
-        click.echo(line)
+        _say(line)
     return 0
 
 
@@ -194,7 +197,7 @@ def serve(**options: Any) -> int:
 def _print_json(value: Any) -> None:
     import json
 
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    _say(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _print_summary(run: dict[str, Any], folder: Path) -> None:
@@ -202,29 +205,66 @@ def _print_summary(run: dict[str, Any], folder: Path) -> None:
 
     from servemark.dashboards.terminal import WIDTH, print_summary, summary_text
 
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         print_summary(run, Console(), folder)
     else:
-        click.echo(summary_text(run, WIDTH, folder), nl=False)
+        _say(summary_text(run, WIDTH, folder).removesuffix("\n"))
+
+
+def _say(text: object) -> None:
+    """A line on stdout. Whoever read it may have gone, as `head` does; that changes neither the run nor the code."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        _silence(sys.stdout)
+    except OSError as error:
+        _silence(sys.stdout)
+        raise ResultUnusable(f"standard output cannot be written: {error.strerror}") from error
+
+
+def _silence(stream: TextIO) -> None:
+    """What is still in its buffer goes nowhere; else the interpreter would fail over it when it ends."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with the command's code; an error of ours is one sentence on stderr."""
-    try:
-        code = bench(args=arguments, standalone_mode=False)
-    except BenchError as error:
-        click.echo(f"bench: {error}", err=True)
-        code = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = EXIT_BAD_INPUT
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("bench: interrupted before the run began; nothing was measured", err=True)
-        code = EXIT_BAD_INPUT
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone
-        code = 0
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer characters than a summary has
+            stream.reconfigure(errors="backslashreplace")
+    code = _code_of(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            _silence(stream)
     sys.exit(code)
 
 
-__all__ = ["BadInput", "bench", "main"]
+def _code_of(arguments: Sequence[str] | None) -> int:
+    try:
+        return int(bench(args=arguments, prog_name="bench", standalone_mode=False) or 0)
+    except BenchError as error:
+        _complain(f"bench: {error}")
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return EXIT_BAD_INPUT
+    except click.ClickException as error:
+        _complain(f"bench: {error.format_message().rstrip('.')}; {_help_of(error)} shows what there is")
+        return EXIT_BAD_INPUT
+    except (KeyboardInterrupt, click.Abort):
+        _complain("bench: interrupted; nothing was measured")
+        return EXIT_BAD_INPUT
+
+
+def _help_of(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"`{context.command_path if context else 'bench'} --help`"
+
+
+def _complain(sentence: str) -> None:
+    with contextlib.suppress(OSError):
+        click.echo(sentence, err=True)

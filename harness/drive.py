@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from servemark.dashboards.live import LiveView
 from servemark.dashboards.progress import Tally
 from servemark.harness.clock import SECOND, now_ns
 from servemark.harness.fleet import Fleet
+from servemark.harness.interrupts import Interrupts
 from servemark.harness.messages import Job, Plan, Started
 from servemark.harness.scrape import Scraper
 from servemark.harness.target import Target
@@ -18,6 +19,7 @@ from servemark.harness.types import Record, WorkerReport
 from servemark.results.store import RunStore
 
 INTERRUPT_DRAIN_NS = 5 * SECOND
+_WRITING = "the load is over and its result is being written; Ctrl-C again ends without it"
 
 
 class Drive:
@@ -39,12 +41,18 @@ class Drive:
             insecure=target.insecure,
         )
         self._fleet = Fleet(plan, jobs, on_record=self._record, on_status=self._tally.status, on_started=self._started)
-        self._interrupts = 0
+        self._brief_drain_ns = min(INTERRUPT_DRAIN_NS, plan.drain_ns)
+        self._interrupted = False
 
-    async def run(self) -> WorkerReport | None:
+    async def run(self, interrupts: Interrupts) -> tuple[WorkerReport | None, int]:
+        """The worker's report (None: it was lost), and the CPU time in ns that this process took beside it."""
+        began_ns = time.process_time_ns()
+        report = await self._run(interrupts)
+        return report, time.process_time_ns() - began_ns
+
+    async def _run(self, interrupts: Interrupts) -> WorkerReport | None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._interrupt)
+        interrupts.to(lambda: _soon(loop, self._interrupt))
         with self._view:
             running = asyncio.create_task(self._fleet.run())
             beside = [asyncio.create_task(self._scraper.run()), asyncio.create_task(self._tick())]
@@ -54,6 +62,7 @@ class Drive:
                 for task in (running, *beside):
                     task.cancel()
                 await asyncio.gather(running, *beside, return_exceptions=True)
+                interrupts.hold_once(_WRITING)
 
     def _record(self, record: Record) -> None:
         self._store.record(record)
@@ -70,8 +79,10 @@ class Drive:
 
     def _interrupt(self) -> None:
         """The first Ctrl-C drains briefly, the second stops at once."""
-        self._interrupts += 1
-        self._fleet.stop(INTERRUPT_DRAIN_NS if self._interrupts == 1 else 0)
+        self._fleet.stop(0 if self._interrupted else self._brief_drain_ns)
+        self._interrupted = True
+        self._tally.stopping()
+        self._view.update(self._tally.progress(now_ns()))
 
 
 async def _first_of(
@@ -84,6 +95,10 @@ async def _first_of(
         for task in done - {running}:
             task.result()
     return running.result()
+
+
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    loop.call_soon_threadsafe(call)  # a signal may come while the loop sleeps
 
 
 def _tally(plan: Plan) -> Tally:

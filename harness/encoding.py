@@ -48,12 +48,17 @@ class Jobs:
 
     def _job(self, each: Planned) -> Job:
         request, target = each.request, self._target
-        http = target.adapter.encode(request, self._options)
         named = (*target.headers, ("X-Request-Id", f"{self._run_id}-{each.index}"))
+        try:
+            payload = request_bytes(target.adapter.encode(request, self._options), target.url, named)
+        except ValueError as error:
+            raise BadInput(
+                f"request {each.index} cannot be written for target {target.adapter.name}: {error}"
+            ) from error
         return Job(
             index=each.index,
             offset_ns=each.offset_ns,
-            payload=request_bytes(http, target.url, named),
+            payload=payload,
             class_=request.class_,
             session_id=request.session_id,
             turn=request.turn,

@@ -60,6 +60,7 @@ class Fleet:
         self._report: WorkerReport | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._stop: Stop | None = None
         self._ahead = max(JOBS_AHEAD, 2 * (plan.concurrency or 0))
 
     async def run(self) -> WorkerReport | None:
@@ -80,17 +81,20 @@ class Fleet:
 
     def stop(self, drain_ns: int) -> None:
         """Asks the worker to send nothing more; again with a shorter drain to end sooner."""
-        self._tell(Stop(drain_ns))
+        self._stop = Stop(drain_ns)
+        self._tell(self._stop)
 
     async def _start(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "servemark.harness.worker", str(theirs.fileno()),
+                sys.executable, "-P", "-m", "servemark.harness.worker", str(theirs.fileno()),
                 pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
         stream, self._writer = await asyncio.open_connection(sock=ours)
         self._tell(self._plan)
+        if self._stop is not None:  # asked for before there was a worker to tell
+            self._tell(self._stop)
         return stream
 
     def _tell(self, message: object) -> None:

@@ -14,7 +14,7 @@ from servemark.harness.pacer import Pacer
 from servemark.harness.types import Phase
 from servemark.harness.wire import Exchange
 
-_RETRY_S = 0.1  # a closed loop against a port that refuses must not spin
+_RETRY_S = 0.1  # a slot whose request failed pauses: a server that fails at once must not be stormed
 
 
 class Lateness:
@@ -132,6 +132,8 @@ class ClosedIssuer:
             self._over.set()
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
+            for free_ns in self._hungry:  # waited to the end, in vain
+                self.late.note(now_ns() - free_ns)
 
     def _seconds(self) -> float | None:
         """How long to issue, from now; None where a count decides."""
@@ -141,7 +143,7 @@ class ClosedIssuer:
         return max(0.0, (end_ns - now_ns()) / SECOND)
 
     def ended(self, exchange: Exchange) -> None:
-        if exchange.error in ("connect", "timeout_connect"):
+        if exchange.error is not None:
             asyncio.get_running_loop().call_later(_RETRY_S, lambda: self._next(now_ns()))
         else:
             self._next(exchange.done_ns or now_ns())

@@ -16,7 +16,7 @@ TAKEN_EVERY = 32
 
 
 class JobQueue:
-    """In order. `on_taken` gets the running count every few jobs."""
+    """In order. `on_taken` gets the running count every few jobs, and at each while few are left."""
 
     def __init__(self, on_taken: Callable[[int], None]) -> None:
         self._on_taken = on_taken
@@ -40,10 +40,12 @@ class JobQueue:
         """The next job if it is there."""
         if not self._jobs:
             return None
+        job = self._jobs.popleft()
         self._taken += 1
-        if self._taken % TAKEN_EVERY == 0:
+        # When few are left each one counts: a look-ahead that is bounded in bytes may hold fewer jobs than TAKEN_EVERY.
+        if self._taken % TAKEN_EVERY == 0 or (len(self._jobs) < TAKEN_EVERY and not self.ended):
             self._on_taken(self._taken)
-        return self._jobs.popleft()
+        return job
 
     async def get(self) -> Job | None:
         """The next job, waited for; None when there will be none."""

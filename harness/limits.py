@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 
 from servemark.harness.errors import BadInput
+from servemark.harness.messages import Plan
 
 _OTHER_FILES = 64
 
@@ -14,9 +15,9 @@ def most_files() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
-def check_files(connections: int, in_flight: int | None) -> None:
+def check_files(plan: Plan) -> None:
     """BadInput where the run is sure to need more connections than files may be open."""
-    needed = max(connections, in_flight or 0) + _OTHER_FILES
+    needed = max(plan.connections_ahead, plan.concurrency or plan.max_in_flight or 0) + _OTHER_FILES
     if needed > most_files():
         raise BadInput(
             f"{needed} files must be open at once and this machine allows {most_files()}; "

@@ -6,17 +6,20 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 from servemark.harness.arrivals import ClosedLoop
 from servemark.harness.clock import wall_offset_ns
 from servemark.harness.errors import BenchError
-from servemark.harness.limits import most_files
-from servemark.harness.measure import Asked, planned, reached, slo_of
-from servemark.harness.spec import Workload, load_workload
+from servemark.harness.limits import check_files, most_files
+from servemark.harness.planning import worker_plan
+from servemark.harness.prepare import Asked, planned, reached, secrets_of, slo_of
+from servemark.harness.spec import Loaded, Workload, load_workload
 from servemark.harness.target import Target
 from servemark.harness.wire import SO_TIMESTAMPNS
+from servemark.results.redact import Redactor
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +43,20 @@ def preflight(asked: Asked) -> Iterator[Finding]:
         slo = slo_of(loaded)
         yield Finding("workload", f"{loaded.name}: {_load(loaded.spec)}" + (f"; SLO {slo}" if slo else ""))
         with reached(asked, loaded) as target:
-            yield from _server(target)
-            schedule, _ = planned(asked, loaded, target)
-            vocabulary = schedule.vocabulary
-            how = f"lengths counted by the {vocabulary.origin}'s tokenizer"
-            yield Finding("prompts", how) if vocabulary.exact else Finding("prompts", vocabulary.note, "note")
-            most = schedule.source.most_tokens
-            yield Finding("longest", f"{most:,} tokens in and out" if most else "not bounded by the workload")
+            said_by_server = Redactor(secrets_of(loaded, target.headers))  # which may say a key
+            for finding in chain(_server(target), _load_on(asked, loaded, target)):
+                yield replace(finding, said=said_by_server.text(finding.said))
     except BenchError as error:
         yield Finding("cannot run", str(error), "no", error.exit_code)
+
+
+def _load_on(asked: Asked, loaded: Loaded, target: Target) -> Iterator[Finding]:
+    schedule, _ = planned(asked, loaded, target)
+    vocabulary, most = schedule.vocabulary, schedule.source.most_tokens
+    how = f"lengths counted by the {vocabulary.origin}'s tokenizer"
+    yield Finding("prompts", how) if vocabulary.exact else Finding("prompts", vocabulary.note, "note")
+    yield Finding("longest", f"{most:,} tokens in and out" if most else "not bounded by the workload")
+    check_files(worker_plan(loaded.spec, schedule, target))
 
 
 def _load(spec: Workload) -> str:

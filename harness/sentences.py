@@ -128,7 +128,8 @@ def _unknown_key(path: Path, raw: Any, model: type[BaseModel]) -> str:
     close = get_close_matches(key, known, 1)
     if close:
         return f"there is no such key; did you mean `{close[0]}`?"
-    elsewhere = sorted({place for place, name in _keys(model, "") if name == key and place})
+    here = ".".join(map(str, path[:-1]))
+    elsewhere = sorted({place for place, name in _keys(model, "") if name == key and place not in ("", here)})
     if elsewhere:
         return f"there is no such key here; it belongs to {' or '.join(elsewhere[:2])}"
     return f"there is no such key; remove it, or use one of {', '.join(known)}"

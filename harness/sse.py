@@ -20,13 +20,16 @@ class EventParser(Protocol):
 class SseParser:
     """Server-sent events (WHATWG HTML, section 9.2): LF, CRLF or CR line ends, comments, several data lines."""
 
-    __slots__ = ("_rest", "_started")
+    __slots__ = ("_garbage", "_rest", "_started")
 
     def __init__(self) -> None:
         self._rest = b""
         self._started = False
+        self._garbage: ValueError | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
+        if self._garbage is not None:
+            raise self._garbage
         rest = self._rest + data if self._rest else data
         held = b""
         if b"\r" in rest:
@@ -41,14 +44,35 @@ class SseParser:
             self._started = True
         *blocks, tail = rest.split(b"\n\n")
         self._rest = tail + held
-        return [payload for block in blocks if (payload := _payload(block)) is not None]
+        try:
+            return [payload for block in blocks if (payload := _payload(block)) is not None]
+        except ValueError as error:
+            self._garbage = error
+            return _before_garbage(blocks)
 
     def finish(self) -> list[bytes]:
+        if self._garbage is not None:
+            raise self._garbage
         tail, self._rest = self._rest, b""
         if not tail.endswith((b"\n", b"\r")):
             return []  # a line that was cut is no event
         payload = _payload(tail.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
         return [] if payload is None else [payload]
+
+
+def _before_garbage(blocks: list[bytes]) -> list[bytes]:
+    """What came before it counts, whether it came with the same bytes or earlier; ValueError where nothing did."""
+    payloads: list[bytes] = []
+    for block in blocks:
+        try:
+            payload = _payload(block)
+        except ValueError:
+            if payloads:
+                return payloads
+            raise
+        if payload is not None:
+            payloads.append(payload)
+    return payloads
 
 
 def _payload(block: bytes) -> bytes | None:

@@ -71,6 +71,7 @@ def _template_tokens(target: Target, options: Options, tokenizer_file: Path) -> 
     from servemark.harness.tokens import count_in_file
 
     text = FIRST_WORD + LAST_PIECE
+    alone = count_in_file(tokenizer_file, text)
     http = target.adapter.encode(Request(0, text, None, 1), options)
     status, body = target.control.ask(http, timeout=60)
     if status != 200:
@@ -80,4 +81,4 @@ def _template_tokens(target: Target, options: Options, tokenizer_file: Path) -> 
     for event in [*parser.feed(body), *parser.finish()]:
         decoder.feed(event)
     counted = decoder.finish(True).usage.prompt_tokens
-    return None if counted is None else counted - count_in_file(tokenizer_file, text)
+    return None if counted is None else counted - alone

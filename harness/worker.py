@@ -6,6 +6,8 @@ It prints nothing and writes no file. When the coordinator is gone, it stops sen
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import resource
 import signal
 import socket
@@ -33,6 +35,8 @@ from servemark.harness.messages import (
 from servemark.harness.runner import Runner
 from servemark.harness.types import Record
 
+_PRIORITY = -10
+
 
 class Worker:
     def __init__(self, stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -48,16 +52,19 @@ class Worker:
         plan = decode_to_worker(body)
         assert isinstance(plan, Plan)
         runner = Runner(plan, load_adapter(plan.adapter), self._jobs, self._record, self._tell)
-        listening = asyncio.create_task(self._listen(runner))
-        connections = await runner.prepare()
+        preparing = asyncio.create_task(runner.prepare())
+        listening = asyncio.create_task(self._listen(runner, preparing))
+        await asyncio.wait([preparing])
+        connections = 0 if preparing.cancelled() else preparing.result()
         self._tell(Ready(connections=connections, stamp="kernel" if sys.platform == "linux" else "user"))
         await self._begin.wait()
         report = await runner.run(lambda mono, wall: self._tell(Started(mono, wall)))
         self._tell(Report(report))
-        listening.cancel()
-        await self._writer.drain()
+        # The coordinator hangs up when it has read all of it. Were we first, a job that it still sends would fail, and
+        # with it its end of the connection and all that it had not read.
+        await listening
 
-    async def _listen(self, runner: Runner) -> None:
+    async def _listen(self, runner: Runner, preparing: asyncio.Task[int]) -> None:
         while (body := await read_frame(self._stream)) is not None:
             message = decode_to_worker(body)
             if isinstance(message, Job):
@@ -68,7 +75,9 @@ class Worker:
                 self._begin.set()
             elif isinstance(message, Stop):
                 runner.stop(message.drain_ns)
+                preparing.cancel()
         runner.stop(0)
+        preparing.cancel()
         self._begin.set()
 
     def _record(self, record: Record) -> None:
@@ -88,9 +97,14 @@ async def _main(fd: int) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator decides
+    # Ctrl-C, `timeout` and a hang-up reach the whole process group; the coordinator decides what they mean.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # A late send is a false measurement, and this process needs little: it goes first where that is allowed.
+    with contextlib.suppress(OSError):
+        os.nice(_PRIORITY)
     uvloop.run(_main(int(sys.argv[1])))
 
 

@@ -56,14 +56,24 @@ def new_folder(run_id: str, out: Path | None = None, root: Path | None = None) -
 def _make_empty(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(_no_folder(folder, error)) from error
+    refuse_taken(folder)
+    return folder
+
+
+def refuse_taken(folder: Path) -> None:
+    """BadInput where something is in the folder already; one that is not there yet is free."""
+    try:
         taken = next(folder.iterdir(), None)
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise BadInput(_no_folder(folder, error)) from error
     if taken is not None:
         raise BadInput(
             f"{folder}: is not empty ({taken.name} is in it). Give --out a new folder: no run is overwritten"
         )
-    return folder
 
 
 def _no_folder(folder: Path, error: OSError) -> str:
@@ -198,12 +208,18 @@ class RunStore:
         return self.folder / schema.RUN_JSON
 
     def abandon(self) -> None:
-        """Lets go of the files without writing more; what is on disk can be recovered."""
+        """Lets go of the files, after a last try to write what ended since the last flush; it can be recovered."""
+        with contextlib.suppress(OSError):
+            self._flush()
         self._records.close()
         self._samples.close()
 
     def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        body = msgspec.json.format(self._redact.json(self._encoder.encode(value)), indent=2)
+        try:
+            encoded = self._encoder.encode(value)
+        except UnicodeEncodeError:  # a file's name may be bytes that are no text
+            encoded = self._encoder.encode(_printable(value))
+        body = msgspec.json.format(self._redact.json(encoded), indent=2)
         self._atomic(name, lambda temp: temp.write_bytes(body + b"\n"))
 
     def _atomic(self, name: str, write: Callable[[Path], object]) -> None:
@@ -239,6 +255,16 @@ def _sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _printable(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_printable(item) for item in value]
+    return value
 
 
 def _plain(value: object) -> object:

@@ -221,5 +221,5 @@ def test_the_model_is_the_only_one_or_the_asked_one() -> None:
 def test_a_model_that_cannot_be_chosen_lists_those_there_are(
     models: tuple[str, ...], asked: str | None, said: str
 ) -> None:
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(TargetUnusable, match=said):
         choose_model(ServerFacts(models=models), asked)

@@ -22,7 +22,7 @@ machinery   checks_client checks_load checks_server control encoding fleet inter
             wire
 results     results/
 pages       dashboards/
-roots       asking cli drive listing measure preflight worker
+roots       asking cli drive listing measure preflight prepare worker
 """
 
 

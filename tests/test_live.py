@@ -139,3 +139,36 @@ def test_rich_is_imported_only_for_a_terminal_and_stdout_stays_clean() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (0, ""), ran.stderr
     assert ran.stderr.startswith("measuring  0:01")
+
+
+def test_a_terminal_that_has_gone_costs_the_run_nothing() -> None:
+    for stream in (Gone(), HungUp()):
+        clock = Clock()
+        with LiveView(stream=stream, clock=clock) as view:
+            for _ in range(3):
+                view.update(MIDWAY)
+                clock.now += 60
+                stream.gone = True
+
+
+class Gone(io.StringIO):
+    gone = False
+
+    def write(self, text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+
+class HungUp(Terminal):
+    """Rich writes and flushes; a terminal that has gone takes neither."""
+
+    gone = False
+
+    def flush(self) -> None:
+        if self.gone:
+            raise OSError(5, "Input/output error")
+
+
+def test_without_a_stderr_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with LiveView() as view:
+        view.update(MIDWAY)

@@ -437,6 +437,15 @@ def test_a_key_of_digits_does_not_change_numbers(folder: Path) -> None:
     assert (found.intended_ns, found.error_detail) == (1234567, "key [redacted]")
 
 
+def test_a_key_that_is_a_word_of_ours_does_not_make_the_run_unreadable(folder: Path) -> None:
+    wanted = replace(records(1)[0], phase="measured", stamp="kernel", error="reset", error_detail="measured, reset")
+    run = RunStore(folder, KNOWN, redact=["measured", "kernel", "reset"])
+    run.record(wanted)
+    run.flush()
+    assert list(load(folder).records()) == [replace(wanted, error_detail="[redacted], [redacted]")]
+    run.close(ENDED)
+
+
 def test_a_word_too_short_for_a_secret_leaves_text_alone(folder: Path) -> None:
     run = filled(folder, [], redact=("1",))
     run.close(ENDED)
