@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from servemark.harness.pacer import Pacer
 from servemark.harness.reading import Reader
 from servemark.harness.types import Phase, Record
 from servemark.harness.wire import Exchange
@@ -16,8 +17,11 @@ _SLICE_READS = 16  # about 0.1 ms
 class ReadLater:
     """Takes exchanges that have ended, or grown long, and gives the records of the former to `on_record`."""
 
-    def __init__(self, reader: Reader, phase: Callable[[Exchange], Phase], on_record: Callable[[Record], None]) -> None:
+    def __init__(
+        self, reader: Reader, pacer: Pacer, phase: Callable[[Exchange], Phase], on_record: Callable[[Record], None]
+    ) -> None:
         self._reader = reader
+        self._pacer = pacer
         self._phase = phase
         self._on_record = on_record
         self._waiting: deque[Exchange] = deque()
@@ -48,17 +52,23 @@ class ReadLater:
                 await self._wanted.wait()
             await self._read(self._waiting.popleft())
 
+    async def _room(self) -> None:
+        """A look at the sockets, and more of them while a send is nearly due."""
+        await asyncio.sleep(0)
+        while self._pacer.due_soon:
+            await asyncio.sleep(0)
+
     async def emptied(self) -> None:
         await self._empty.wait()
 
     async def _read(self, exchange: Exchange) -> None:
         ended = exchange.done_ns is not None
+        await self._room()
         while not self._reader.consume(exchange, _SLICE_READS):
-            await asyncio.sleep(0)
+            await self._room()
         exchange.queued = False
         if ended:
             record = self._reader.record(exchange, self._phase(exchange))
             self.finished += 1
             self.reads += record.reads
             self._on_record(record)
-        await asyncio.sleep(0)

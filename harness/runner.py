@@ -45,7 +45,7 @@ class Runner:
         self._clock = WireClock()
         self._pacer = Pacer()
         self._reader = Reader(adapter, plan.endpoint, plan.worker, [address.url for address in plan.addresses])
-        self._later = ReadLater(self._reader, self._phase, on_record)
+        self._later = ReadLater(self._reader, self._pacer, self._phase, on_record)
         self._pool = Pool(plan, self._clock, self._done, self._later.add_early)
         self._watch = LoopWatch()
         self._flying: dict[Exchange, Connection | None] = {}  # None: still connecting
