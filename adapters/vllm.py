@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from servemark.adapters.openai import ChunkDecoder, common_body, json_answer, model_list, post, post_json
-from servemark.harness.prometheus import parse_metrics
+from servemark.harness.server.prometheus import parse_metrics
 from servemark.harness.types import (
     Decoder,
     Endpoint,

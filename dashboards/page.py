@@ -22,7 +22,7 @@ from servemark.dashboards.facts import checks, is_simulated, is_valid, subject
 from servemark.dashboards.panels import PANELS, Data, Figure, Panel
 from servemark.dashboards.words import seconds
 from servemark.harness.errors import ResultUnusable
-from servemark.harness.frame import Frame
+from servemark.harness.figures.frame import Frame
 from servemark.harness.types import Record, ServerSample
 from servemark.results.schema import text
 

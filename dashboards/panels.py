@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from servemark.harness.clock import SECOND
-from servemark.harness.frame import MISSING, Floats, Frame, Ints
+from servemark.harness.figures.frame import MISSING, Floats, Frame, Ints
 from servemark.harness.registry import Registry
 from servemark.harness.types import ServerSample
 from servemark.results.schema import number, part

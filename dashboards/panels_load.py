@@ -9,11 +9,11 @@ import numpy as np
 from servemark.dashboards import plots
 from servemark.dashboards.panels import PANELS, Data, Figure, Panel
 from servemark.dashboards.words import figure, name_of
-from servemark.harness.chunks import counted
-from servemark.harness.frame import Floats
-from servemark.harness.metrics import METRICS
-from servemark.harness.stats import percentile
-from servemark.harness.view import View
+from servemark.harness.figures.chunks import counted
+from servemark.harness.figures.frame import Floats
+from servemark.harness.figures.metrics import METRICS
+from servemark.harness.figures.stats import percentile
+from servemark.harness.figures.view import View
 from servemark.results.schema import part
 
 MOST_DOTS = 2_500
@@ -27,7 +27,7 @@ def _view(data: Data) -> View:
 
 
 def _values(view: View, name: str) -> Floats:
-    from servemark.harness.summary import samples
+    from servemark.harness.figures.summary import samples
 
     metric = METRICS[name]
     values: Floats = metric.compute(view).values if metric.kind == "pooled" else samples(metric, view)

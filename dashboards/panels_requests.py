@@ -9,9 +9,9 @@ import numpy as np
 from servemark.dashboards import plots
 from servemark.dashboards.panels import PANELS, Data, Figure, Panel
 from servemark.dashboards.words import NOTHING
-from servemark.harness.chunks import counted
 from servemark.harness.clock import MS
-from servemark.harness.frame import MISSING, Floats
+from servemark.harness.figures.chunks import counted
+from servemark.harness.figures.frame import MISSING, Floats
 
 MOST_ROWS = 1_500
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from servemark.harness.frame import Floats
-from servemark.harness.stats import percentile
+from servemark.harness.figures.frame import Floats
+from servemark.harness.figures.stats import percentile
 
 Trace = dict[str, Any]
 

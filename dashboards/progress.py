@@ -7,7 +7,7 @@ from statistics import median
 
 from servemark.dashboards.live import Progress
 from servemark.harness.clock import MS, SECOND
-from servemark.harness.messages import Status
+from servemark.harness.load.messages import Status
 from servemark.harness.types import Record
 
 _REMEMBERED = 2000  # requests, and gaps, whose median is shown

@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from servemark.harness.address import split_header
 from servemark.harness.clock import SECOND
 from servemark.harness.errors import BadInput
-from servemark.harness.overrides import FLAGS
+from servemark.harness.figures.slo import from_vllm_goodput
+from servemark.harness.plan.overrides import FLAGS
 from servemark.harness.prepare import Asked
-from servemark.harness.slo import from_vllm_goodput
+from servemark.harness.server.address import split_header
 from servemark.harness.units import parse_duration
 
 _LEAST_SCRAPE_S = 0.1  # a server is not to be loaded by reading its metrics

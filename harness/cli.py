@@ -164,7 +164,7 @@ def list_() -> int:
 @bench.command()
 def schema() -> int:
     """Print the JSON Schema of the workload file."""
-    from servemark.harness.spec import json_schema
+    from servemark.harness.plan.spec import json_schema
 
     _print_json(json_schema())
     return 0

@@ -10,11 +10,11 @@ from typing import Any
 from servemark.dashboards.live import LiveView
 from servemark.dashboards.progress import Tally
 from servemark.harness.clock import SECOND, now_ns
-from servemark.harness.fleet import Fleet
 from servemark.harness.interrupts import Interrupts
-from servemark.harness.messages import Job, Plan, Started
-from servemark.harness.scrape import Scraper
-from servemark.harness.target import Target
+from servemark.harness.load.fleet import Fleet
+from servemark.harness.load.messages import Job, Plan, Started
+from servemark.harness.server.scrape import Scraper
+from servemark.harness.server.target import Target
 from servemark.harness.types import Record, WorkerReport
 from servemark.results.store import RunStore
 

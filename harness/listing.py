@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from servemark.harness.discovery import adapter_names, load_adapter
-from servemark.harness.metrics import METRICS
-from servemark.harness.spec import load_workload, packaged
-from servemark.harness.validity import CHECKS
+from servemark.harness.figures.metrics import METRICS
+from servemark.harness.plan.spec import load_workload, packaged
+from servemark.harness.server.discovery import adapter_names, load_adapter
+from servemark.harness.verdict.validity import CHECKS
 
 
 def listing() -> Iterator[str]:

@@ -10,27 +10,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from servemark.harness.arrivals import ClosedLoop, OpenLoop
 from servemark.harness.drive import Drive
-from servemark.harness.encoding import Jobs
 from servemark.harness.errors import EXIT_GATE_MISSED, EXIT_INVALID, EXIT_OK, ResultUnusable
+from servemark.harness.figures.slo import Slo
 from servemark.harness.interrupts import Interrupts
-from servemark.harness.limits import check_files
-from servemark.harness.messages import Plan
-from servemark.harness.planning import worker_plan
+from servemark.harness.load.limits import check_files
+from servemark.harness.load.messages import Plan
+from servemark.harness.plan.arrivals import ClosedLoop, OpenLoop
+from servemark.harness.plan.encoding import Jobs
+from servemark.harness.plan.planning import worker_plan
+from servemark.harness.plan.schedule import Schedule
+from servemark.harness.plan.spec import Loaded, load_workload
 from servemark.harness.prepare import Asked, planned, reached, refuse_unknown_codes, secrets_of, slo_of
-from servemark.harness.schedule import Schedule
-from servemark.harness.scrape import read_sample
-from servemark.harness.slo import Slo
-from servemark.harness.spec import Loaded, load_workload
-from servemark.harness.target import Target
+from servemark.harness.server.scrape import read_sample
+from servemark.harness.server.target import Target
 from servemark.harness.types import WorkerReport
 from servemark.results.known import clock_part, known_at_start, scheduled
 from servemark.results.store import RunStore, new_folder, new_run_id, refuse_taken
 
 if TYPE_CHECKING:
-    from servemark.harness.frame import Frame, Window
-    from servemark.harness.validity import Evidence
+    from servemark.harness.figures.frame import Frame, Window
+    from servemark.harness.verdict.validity import Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class Run:
         }
 
     def _evidence(self, report: WorkerReport | None, frame: Frame, window: Window) -> Evidence:
-        from servemark.harness.validity import Evidence
+        from servemark.harness.verdict.validity import Evidence
 
         spec = self.loaded.spec
         closed = isinstance(spec.load, ClosedLoop)

@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
 
-from servemark.harness.arrivals import ClosedLoop
 from servemark.harness.clock import wall_offset_ns
 from servemark.harness.errors import BenchError
-from servemark.harness.limits import check_files, most_files
-from servemark.harness.planning import worker_plan
+from servemark.harness.load.limits import check_files, most_files
+from servemark.harness.load.wire import SO_TIMESTAMPNS
+from servemark.harness.plan.arrivals import ClosedLoop
+from servemark.harness.plan.planning import worker_plan
+from servemark.harness.plan.spec import Loaded, Workload, load_workload
 from servemark.harness.prepare import Asked, planned, reached, secrets_of, slo_of
-from servemark.harness.spec import Loaded, Workload, load_workload
-from servemark.harness.target import Target
-from servemark.harness.wire import SO_TIMESTAMPNS
+from servemark.harness.server.target import Target
 from servemark.results.redact import Redactor
 
 

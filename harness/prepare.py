@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from servemark.adapters.sim.launch import launch
-from servemark.harness.address import Headers, build_headers
-from servemark.harness.discovery import load_adapter
 from servemark.harness.errors import BadInput, BenchError, TargetUnusable
-from servemark.harness.schedule import Schedule, plan
-from servemark.harness.slo import Slo, parse_slo
-from servemark.harness.spec import Loaded
-from servemark.harness.target import Target, learn_vocabulary, reach
+from servemark.harness.figures.slo import Slo, parse_slo
+from servemark.harness.plan.schedule import Schedule, plan
+from servemark.harness.plan.spec import Loaded
+from servemark.harness.server.address import Headers, build_headers
+from servemark.harness.server.discovery import load_adapter
+from servemark.harness.server.target import Target, learn_vocabulary, reach
 from servemark.harness.types import Options
 from servemark.results.redact import Redactor
 
@@ -116,7 +116,7 @@ def refuse_unknown_codes(allow: tuple[str, ...]) -> None:
     """Before the run, not after it. The registry is imported only where it is needed: it brings numpy."""
     if not allow:
         return
-    from servemark.harness.validity import CHECKS
+    from servemark.harness.verdict.validity import CHECKS
 
     for code in allow:
         if code not in CHECKS:

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from servemark.harness.frame import Frame, Window
-from servemark.harness.objectives import weigh
-from servemark.harness.slo import Slo
-from servemark.harness.summary import groups, summarize
+from servemark.harness.figures.frame import Frame, Window
+from servemark.harness.figures.objectives import weigh
+from servemark.harness.figures.slo import Slo
+from servemark.harness.figures.summary import groups, summarize
+from servemark.harness.figures.view import Origin
 from servemark.harness.types import ServerSample
-from servemark.harness.validity import Evidence, judge
-from servemark.harness.view import Origin
+from servemark.harness.verdict.validity import Evidence, judge
 from servemark.results.headline import server_part, summary
 
 

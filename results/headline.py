@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from servemark.results.schema import number, part
 
 if TYPE_CHECKING:
-    from servemark.harness.frame import Frame
+    from servemark.harness.figures.frame import Frame
     from servemark.harness.types import ServerSample
 
 LATENCIES = ("ttft", "ttfa", "itl", "icl", "tpot", "e2e")

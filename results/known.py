@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from servemark.harness.clock import SECOND
-from servemark.harness.schedule import Schedule
-from servemark.harness.spec import Loaded
-from servemark.harness.target import Target
+from servemark.harness.plan.schedule import Schedule
+from servemark.harness.plan.spec import Loaded
+from servemark.harness.server.target import Target
 from servemark.harness.types import WorkerReport
 from servemark.results.host import host_facts, versions
 
 if TYPE_CHECKING:
-    from servemark.harness.frame import Frame, Window
+    from servemark.harness.figures.frame import Frame, Window
 
 
 def known_at_start(loaded: Loaded, schedule: Schedule, target: Target) -> dict[str, Any]:

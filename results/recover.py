@@ -17,7 +17,7 @@ from servemark.results.tables import Journal, request_table, server_table, to_fr
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from servemark.harness.frame import Frame
+    from servemark.harness.figures.frame import Frame
 
 LARGEST_JSON = 64 * 1024 * 1024
 MOST_ROWS = 50_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from servemark.harness.slo import parse_slo
+from servemark.harness.figures.slo import parse_slo
 from servemark.results.recover import LoadedRun, load
 from servemark.results.schema import part
 

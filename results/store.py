@@ -20,7 +20,7 @@ from servemark.results import schema
 from servemark.results.redact import Redactor
 
 if TYPE_CHECKING:
-    from servemark.harness.frame import Frame
+    from servemark.harness.figures.frame import Frame
 
 try:
     import fcntl

@@ -15,7 +15,7 @@ from servemark.results import schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from servemark.harness.frame import Frame
+    from servemark.harness.figures.frame import Frame
 
 BATCH = 2_000
 LONGEST_LINE = 64 * 1024 * 1024
@@ -118,7 +118,7 @@ def to_records(table: pa.Table) -> Iterator[Record]:
 
 def to_frame(table: pa.Table) -> Frame:
     """The rows of a request table as the columns that the metrics are computed from."""
-    from servemark.harness.frame import MISSING, UNKNOWN, Frame
+    from servemark.harness.figures.frame import MISSING, UNKNOWN, Frame
 
     columns: dict[str, Any] = {}
     for column in schema.COLUMNS:

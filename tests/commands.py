@@ -80,7 +80,7 @@ class Process:
         found = {}
         for each in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
             words = Path(f"/proc/{each}/cmdline").read_bytes()
-            for name, module in (("worker", b"servemark.harness.worker"), ("sim", b"servemark.adapters.sim")):
+            for name, module in (("worker", b"servemark.harness.load.worker"), ("sim", b"servemark.adapters.sim")):
                 if module in words:
                     found[name] = int(each)
         return found

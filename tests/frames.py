@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from servemark.harness.clock import MS
-from servemark.harness.frame import Frame
+from servemark.harness.figures.frame import Frame
 from servemark.harness.types import Record
 
 START_NS = 7_000_000_000_123

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from servemark.harness.clock import MS, SECOND
-from servemark.harness.frame import Frame
+from servemark.harness.figures.frame import Frame
 from servemark.harness.types import Record, ServerSample
 
 START_NS = 5_000 * SECOND
@@ -98,10 +98,10 @@ def samples(seconds: int = 50) -> list[ServerSample]:
 
 def run_of(wanted: list[Record], scraped: list[ServerSample] | None = None, **changes: Any) -> dict[str, Any]:
     """A run.json for these records, its figures computed as a real run's are."""
-    from servemark.harness.metrics import view_of
-    from servemark.harness.objectives import weigh
-    from servemark.harness.slo import parse_slo
-    from servemark.harness.summary import summarize
+    from servemark.harness.figures.metrics import view_of
+    from servemark.harness.figures.objectives import weigh
+    from servemark.harness.figures.slo import parse_slo
+    from servemark.harness.figures.summary import summarize
     from servemark.results.headline import server_part, summary
 
     frame = Frame.from_records(wanted)

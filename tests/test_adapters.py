@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servemark.harness.discovery import adapter_names, load_adapter
 from servemark.harness.errors import BadInput
-from servemark.harness.sse import parser_for
+from servemark.harness.load.sse import parser_for
+from servemark.harness.server.discovery import adapter_names, load_adapter
 from servemark.harness.types import Adapter, Decoder, Delta, Options, Request
 
 TRANSCRIPTS = Path(__file__).parent / "transcripts"

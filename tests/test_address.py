@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servemark.harness.address import build_headers, parse_url, refuse_proxy, request_bytes, split_header
 from servemark.harness.errors import BadInput
+from servemark.harness.server.address import build_headers, parse_url, refuse_proxy, request_bytes, split_header
 from servemark.harness.types import HttpRequest
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from servemark.harness.arrivals import ARRIVALS, ClosedLoop, Constant, OpenLoop, Poisson, Trace
-from servemark.harness.draws import random_bytes, uniform
+from servemark.harness.plan.arrivals import ARRIVALS, ClosedLoop, Constant, OpenLoop, Poisson, Trace
+from servemark.harness.plan.draws import random_bytes, uniform
 
 SECOND = 1_000_000_000
 

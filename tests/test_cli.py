@@ -15,9 +15,9 @@ import pytest
 from servemark.adapters.sim import ADAPTER
 from servemark.adapters.sim.launch import LocalServer, launch
 from servemark.adapters.sim.options import SimOptions
-from servemark.harness.control import Control
-from servemark.harness.scrape import read_sample
-from servemark.harness.validity import CHECKS
+from servemark.harness.server.control import Control
+from servemark.harness.server.scrape import read_sample
+from servemark.harness.verdict.validity import CHECKS
 from servemark.results.recover import load
 from tests.answering import Asked, answering
 from tests.commands import BENCH, TOLERANT, Said, bench, check, run_json
@@ -506,7 +506,7 @@ HEAVY = {"numpy", "scipy", "pandas", "pyarrow", "plotly", "pydantic", "tokenizer
     ("module", "banned"),
     [
         ("servemark.harness.cli", HEAVY),
-        ("servemark.harness.worker", HEAVY | {"click", "importlib.metadata"}),
+        ("servemark.harness.load.worker", HEAVY | {"click", "importlib.metadata"}),
     ],
 )
 def test_imports_that_take_long_are_left_until_they_are_needed(module: str, banned: set[str]) -> None:

@@ -15,8 +15,8 @@ import trustme
 from answering import Asked, answering
 
 from servemark.adapters.vllm import ADAPTER
-from servemark.harness.control import Control, choose_model, discover
 from servemark.harness.errors import BadInput, TargetUnusable
+from servemark.harness.server.control import Control, choose_model, discover
 from servemark.harness.types import HttpRequest, ServerFacts
 
 HEALTH = HttpRequest("GET", "/health")

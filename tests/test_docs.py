@@ -10,7 +10,7 @@ import click
 import pytest
 
 from servemark.harness.cli import bench
-from servemark.harness.spec import parse_workload
+from servemark.harness.plan.spec import parse_workload
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

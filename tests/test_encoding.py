@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from servemark.adapters.vllm import ADAPTER, VllmAdapter
-from servemark.harness.control import Control
-from servemark.harness.encoding import Jobs
 from servemark.harness.errors import BadInput
-from servemark.harness.messages import Job
-from servemark.harness.schedule import Schedule, plan
-from servemark.harness.spec import load_workload
-from servemark.harness.target import Target
-from servemark.harness.tokens import vocabulary_for
+from servemark.harness.load.messages import Job
+from servemark.harness.plan.encoding import Jobs
+from servemark.harness.plan.schedule import Schedule, plan
+from servemark.harness.plan.spec import load_workload
+from servemark.harness.plan.tokens import vocabulary_for
+from servemark.harness.server.control import Control
+from servemark.harness.server.target import Target
 from servemark.harness.types import HttpRequest, Options, Request, ServerFacts
 
 HEADERS = (("Authorization", "Bearer k"), ("X-Request-Id", "mine"))

@@ -17,11 +17,11 @@ from servemark.adapters.sim import ADAPTER, SimAdapter
 from servemark.adapters.sim.faults import KINDS
 from servemark.adapters.sim.launch import LocalServer, launch
 from servemark.adapters.sim.options import SimOptions
-from servemark.harness import fleet
-from servemark.harness.control import Control
 from servemark.harness.errors import BadInput
+from servemark.harness.load import fleet
 from servemark.harness.measure import Run
-from servemark.harness.scrape import read_sample
+from servemark.harness.server.control import Control
+from servemark.harness.server.scrape import read_sample
 from servemark.harness.types import HttpRequest, Options, Request
 from servemark.results.recover import load
 from tests.commands import (

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from servemark.harness import fleet as fleet_module
 from servemark.harness.errors import BadInput
-from servemark.harness.fleet import Fleet
-from servemark.harness.messages import (
+from servemark.harness.load import fleet as fleet_module
+from servemark.harness.load.fleet import Fleet
+from servemark.harness.load.messages import (
     Address,
     Begin,
     EndOfJobs,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servemark.harness.frame import INT_COLUMNS, MISSING, TEXT_COLUMNS, UNKNOWN, Frame, Window
+from servemark.harness.figures.frame import INT_COLUMNS, MISSING, TEXT_COLUMNS, UNKNOWN, Frame, Window
 from servemark.harness.types import Record
 from tests.frames import answer, at, failed, frame
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from servemark.harness.jobs import TAKEN_EVERY, JobQueue
-from servemark.harness.messages import Job
+from servemark.harness.load.jobs import TAKEN_EVERY, JobQueue
+from servemark.harness.load.messages import Job
 
 
 def queue_of(count: int, heard: list[int]) -> JobQueue:

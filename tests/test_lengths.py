@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from servemark.harness.lengths import LENGTHS, Lengths, LengthsField
+from servemark.harness.plan.lengths import LENGTHS, Lengths, LengthsField
 
 FIELD: TypeAdapter[Lengths] = TypeAdapter(LengthsField)
 # Quantiles of the standard normal, from printed tables.

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servemark.harness import chunks
-from servemark.harness.frame import Frame, Window
-from servemark.harness.metrics import METRICS, errors, view_of
-from servemark.harness.slo import parse_slo
-from servemark.harness.summary import groups, summarize
+from servemark.harness.figures import chunks
+from servemark.harness.figures.frame import Frame, Window
+from servemark.harness.figures.metrics import METRICS, errors, view_of
+from servemark.harness.figures.slo import parse_slo
+from servemark.harness.figures.summary import groups, summarize
 from servemark.harness.types import Record
 from tests.frames import answer, at, failed, frame
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from servemark.harness import pacer as pacing
 from servemark.harness.clock import MS, now_ns
-from servemark.harness.pacer import Pacer
+from servemark.harness.load import pacer as pacing
+from servemark.harness.load.pacer import Pacer
 
 
 @pytest.fixture(params=["kernel timer", "spin"])

@@ -23,7 +23,7 @@ from servemark.dashboards.page import render, write_page
 from servemark.dashboards.panels import PANELS, Data, Figure, Panel, Table
 from servemark.harness.clock import MS, SECOND
 from servemark.harness.errors import ResultUnusable
-from servemark.harness.frame import Frame
+from servemark.harness.figures.frame import Frame
 from servemark.harness.types import Record
 
 HOSTILE = "</script></textarea><script>alert(1)</script><img src=x onerror=alert(2)>\"'><!-- {{7*7}} ${x} \u2028"

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from servemark.adapters.vllm import ADAPTER
-from servemark.harness.control import Control
-from servemark.harness.messages import Plan
-from servemark.harness.planning import worker_plan
-from servemark.harness.schedule import plan
-from servemark.harness.spec import load_workload
-from servemark.harness.target import Target
-from servemark.harness.tokens import vocabulary_for
+from servemark.harness.load.messages import Plan
+from servemark.harness.plan.planning import worker_plan
+from servemark.harness.plan.schedule import plan
+from servemark.harness.plan.spec import load_workload
+from servemark.harness.plan.tokens import vocabulary_for
+from servemark.harness.server.control import Control
+from servemark.harness.server.target import Target
 from servemark.harness.types import ServerFacts
 
 SECOND = 1_000_000_000

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from servemark.dashboards.progress import Tally
-from servemark.harness.messages import Status
+from servemark.harness.load.messages import Status
 from servemark.harness.types import Record
 
 MS, SECOND = 1_000_000, 1_000_000_000

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servemark.harness.prometheus import parse_metrics
+from servemark.harness.server.prometheus import parse_metrics
 
 PAGE = """\
 # HELP vllm:prompt_tokens_total Number of prefill tokens processed.

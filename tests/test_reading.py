@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from servemark.adapters.vllm import ADAPTER
-from servemark.harness.reading import Reading
-from servemark.harness.sse import SseParser
+from servemark.harness.load.reading import Reading
+from servemark.harness.load.sse import SseParser
 from tests.scripted_server import event
 
 

@@ -11,9 +11,9 @@ import pytest
 import trustme
 
 from servemark.adapters.vllm import ADAPTER
-from servemark.harness.jobs import JobQueue
-from servemark.harness.messages import Address, Job, Plan, Timeouts
-from servemark.harness.runner import Runner
+from servemark.harness.load.jobs import JobQueue
+from servemark.harness.load.messages import Address, Job, Plan, Timeouts
+from servemark.harness.load.runner import Runner
 from servemark.harness.types import Record, WorkerReport
 from tests.scripted_server import DONE, END, ERROR, HEAD, Behaviour, Peer, chunk, event, serving
 

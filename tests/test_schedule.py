@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from servemark.harness.errors import BadInput
-from servemark.harness.schedule import Planned, Schedule, plan
-from servemark.harness.spec import apply, parse_workload
-from servemark.harness.tokens import estimate
+from servemark.harness.plan.schedule import Planned, Schedule, plan
+from servemark.harness.plan.spec import apply, parse_workload
+from servemark.harness.plan.tokens import estimate
 
 SECOND = 1_000_000_000
 VOCABULARY = estimate("chat", "no server")

@@ -11,8 +11,8 @@ from answering import Asked, answering
 
 from servemark.adapters.vllm import ADAPTER, VllmAdapter
 from servemark.harness.clock import MS, now_ns
-from servemark.harness.control import Control
-from servemark.harness.scrape import Scraper, read_sample, sample_of
+from servemark.harness.server.control import Control
+from servemark.harness.server.scrape import Scraper, read_sample, sample_of
 from servemark.harness.types import ServerSample
 
 METRICS = (Path(__file__).parent / "transcripts" / "vllm-metrics.txt").read_bytes()

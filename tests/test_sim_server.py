@@ -25,7 +25,7 @@ from servemark.adapters.sim.options import SimOptions, option_table
 from servemark.adapters.sim.steptime import Device, ModelCost, StepTime, StepWork
 from servemark.harness.clock import now_ns
 from servemark.harness.errors import TargetUnusable
-from servemark.harness.prometheus import parse_metrics
+from servemark.harness.server.prometheus import parse_metrics
 from servemark.harness.types import Options, Request
 
 MODEL = "qwen3-0.6b"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servemark.harness.metrics import METRICS, view_of
-from servemark.harness.objectives import weigh
-from servemark.harness.slo import Slo, from_vllm_goodput, limitable, parse_slo
+from servemark.harness.figures.metrics import METRICS, view_of
+from servemark.harness.figures.objectives import weigh
+from servemark.harness.figures.slo import Slo, from_vllm_goodput, limitable, parse_slo
 from servemark.harness.types import Record
 from tests.frames import answer, failed, frame
 
@@ -98,7 +98,7 @@ def test_vllms_goodput() -> None:
 
 def test_reading_an_slo_loads_no_numpy() -> None:
     program = (
-        "import sys; from servemark.harness.slo import parse_slo; parse_slo('ttft:p99=1s');"
+        "import sys; from servemark.harness.figures.slo import parse_slo; parse_slo('ttft:p99=1s');"
         "print([m for m in ('numpy', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

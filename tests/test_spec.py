@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from servemark.harness.arrivals import ClosedLoop, Constant, Poisson, Trace
 from servemark.harness.errors import BadInput
-from servemark.harness.overrides import FLAGS
-from servemark.harness.spec import HIDDEN, Loaded, apply, json_schema, load_workload, parse_workload
-from servemark.harness.strict import Warmup
+from servemark.harness.plan.arrivals import ClosedLoop, Constant, Poisson, Trace
+from servemark.harness.plan.overrides import FLAGS
+from servemark.harness.plan.spec import HIDDEN, Loaded, apply, json_schema, load_workload, parse_workload
+from servemark.harness.plan.strict import Warmup
 
 SECOND = 1_000_000_000
 

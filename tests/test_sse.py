@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servemark.harness.sse import EventParser, NdjsonParser, SseParser, parser_for
+from servemark.harness.load.sse import EventParser, NdjsonParser, SseParser, parser_for
 
 TWO = [b'{"a": 1}', b"[DONE]"]
 

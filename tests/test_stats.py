@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servemark.harness import stats
+from servemark.harness.figures import stats
 
 values = st.lists(st.floats(-1e6, 1e6) | st.just(inf), min_size=1, max_size=300)
 

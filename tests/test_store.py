@@ -19,7 +19,7 @@ from synthetic_run import records, run_of, samples
 
 from servemark.harness.clock import SECOND
 from servemark.harness.errors import BadInput, ResultUnusable
-from servemark.harness.frame import Frame
+from servemark.harness.figures.frame import Frame
 from servemark.harness.types import Record, ServerSample
 from servemark.results import schema, store, tables
 from servemark.results.headline import prefix_hit_rate, server_part

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from servemark.harness.frame import Window
-from servemark.harness.metrics import view_of
-from servemark.harness.objectives import weigh
-from servemark.harness.slo import parse_slo
-from servemark.harness.stats import certified, early_stopping, samples_needed
-from servemark.harness.summary import summarize
+from servemark.harness.figures.frame import Window
+from servemark.harness.figures.metrics import view_of
+from servemark.harness.figures.objectives import weigh
+from servemark.harness.figures.slo import parse_slo
+from servemark.harness.figures.stats import certified, early_stopping, samples_needed
+from servemark.harness.figures.summary import summarize
 from tests.frames import answer, at, failed, frame
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from servemark.harness.errors import BadInput
-from servemark.harness.tokens import (
+from servemark.harness.plan.tokens import (
     GUESSED_CHAT_TOKENS,
     VERIFY_TOKENS,
     NotLearnt,
@@ -25,8 +25,8 @@ from servemark.harness.tokens import (
     vocabulary_for,
     words,
 )
+from servemark.harness.plan.vocabulary import Composer, Vocabulary
 from servemark.harness.types import HttpRequest, Tokenization
-from servemark.harness.vocabulary import Composer, Vocabulary
 
 # A corpus of common words several times over, so that a small vocabulary holds many of them whole.
 CORPUS = [" ".join(words()[start::7]) for start in range(7)] * 3

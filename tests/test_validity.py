@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from servemark.harness.clock import MS, SECOND
-from servemark.harness.slo import parse_slo
-from servemark.harness.summary import summarize
-from servemark.harness.thresholds import THRESHOLDS, table
+from servemark.harness.figures.slo import parse_slo
+from servemark.harness.figures.summary import summarize
 from servemark.harness.types import Promises, Record, ServerSample, WorkerReport
-from servemark.harness.validity import CHECKS, Check, Evidence, judge
+from servemark.harness.verdict.thresholds import THRESHOLDS, table
+from servemark.harness.verdict.validity import CHECKS, Check, Evidence, judge
 from tests.frames import START_NS, answer, at, failed, frame
 
 REPORT = WorkerReport(
@@ -419,7 +419,7 @@ def test_the_documented_thresholds_are_the_defaults() -> None:
 
 
 def test_every_threshold_is_used() -> None:
-    folder = Path(__file__).parents[1] / "harness"
+    folder = Path(__file__).parents[1] / "harness" / "verdict"
     text = "".join(path.read_text() for path in folder.glob("checks_*.py"))
     assert [name for name in table() if not re.search(rf"\.{name}\b", text)] == []
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from servemark.adapters.vllm import ADAPTER, VllmAdapter
-from servemark.harness.prometheus import parse_metrics
+from servemark.harness.server.prometheus import parse_metrics
 from servemark.harness.types import Adapter, Endpoint, Options, Request
 
 TRANSCRIPTS = Path(__file__).parent / "transcripts"

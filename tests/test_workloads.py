@@ -15,14 +15,14 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from servemark.harness import sources
 from servemark.harness.errors import BadInput
-from servemark.harness.schedule import plan
-from servemark.harness.slo import parse_slo
-from servemark.harness.sources import SOURCES, Given, Prepared, PromptSource, Seeds
-from servemark.harness.spec import json_schema, load_workload, packaged, parse_workload
-from servemark.harness.strict import parse_warmup
-from servemark.harness.tokens import estimate
+from servemark.harness.figures.slo import parse_slo
+from servemark.harness.plan import sources
+from servemark.harness.plan.schedule import plan
+from servemark.harness.plan.sources import SOURCES, Given, Prepared, PromptSource, Seeds
+from servemark.harness.plan.spec import json_schema, load_workload, packaged, parse_workload
+from servemark.harness.plan.strict import parse_warmup
+from servemark.harness.plan.tokens import estimate
 from servemark.workloads.azure import Azure, read_trace, timestamp_ns
 
 ROOT = Path(__file__).parent.parent

@@ -21,8 +21,8 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from servemark.harness.errors import BadInput
-from servemark.harness.sources import SOURCES, Given, Prepared, PromptMaker, PromptSource
-from servemark.harness.strict import Count, Duration, PositiveDuration, Strict
+from servemark.harness.plan.sources import SOURCES, Given, Prepared, PromptMaker, PromptSource
+from servemark.harness.plan.strict import Count, Duration, PositiveDuration, Strict
 from servemark.harness.types import Request
 
 

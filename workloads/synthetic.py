@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from servemark.harness.draws import uniform
-from servemark.harness.lengths import Lengths, LengthsField
-from servemark.harness.sources import SOURCES, Given, Prepared, PromptMaker, PromptSource
-from servemark.harness.strict import Count
+from servemark.harness.plan.draws import uniform
+from servemark.harness.plan.lengths import Lengths, LengthsField
+from servemark.harness.plan.sources import SOURCES, Given, Prepared, PromptMaker, PromptSource
+from servemark.harness.plan.strict import Count
 from servemark.harness.types import Request
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from servemark.adapters.sim.engine import Engine, EngineRequest
 from servemark.adapters.sim.stats import LATENESS_S, Histogram
 from servemark.harness.clock import SECOND, now_ns
-from servemark.harness.pacer import Pacer
+from servemark.harness.load.pacer import Pacer
 
 FAR_BEHIND_NS: Final = 1 * SECOND
 

@@ -1,0 +1,133 @@
+"""Prompt sources: where the prompts, their lengths and recorded times come from.
+
+A new one is a module of `servemark.workloads`, or of any package that names it under the entry-point group
+`servemark.sources`, holding a `PromptSource` decorated with `@SOURCES.register(name)`. No list is edited.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol
+
+from pydantic import Field
+
+from servemark.harness.errors import BadInput
+from servemark.harness.plan.strict import Strict
+from servemark.harness.plan.vocabulary import Composer, Vocabulary
+from servemark.harness.registry import Registry
+from servemark.harness.types import Request
+
+ENTRY_POINTS = "servemark.sources"
+PACKAGED = "servemark.workloads"
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """One seed per dimension, all of them known: a run is repeated by giving them again."""
+
+    arrivals: int
+    prompts: int
+    lengths: int
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a source is made ready with. `folder` is where relative data paths start."""
+
+    seeds: Seeds
+    vocabulary: Vocabulary
+    folder: Path
+
+
+class Prepared(Protocol):
+    """A source that has read its data. Everything it says of request i is a pure function of i."""
+
+    size: int | None
+    """How many requests it has; None: endless."""
+    data_digest: str | None
+    """SHA-256 of the data file."""
+    notes: tuple[str, ...]
+    """What was changed of the data, for the result."""
+    most_tokens: int | None
+    """No request asks for more input and output tokens together; None: not known."""
+
+    def lengths(self, index: int) -> tuple[int, int]:
+        """Input and output tokens as asked, before the least that a prompt can have."""
+
+    def request(self, index: int) -> Request: ...
+
+    def offset_ns(self, index: int) -> int:
+        """When request i was recorded, from the start of the slice; ascending."""
+
+
+class PromptSource(Strict):
+    """What a source's section `prompts` of the workload file holds."""
+
+    finite: ClassVar[bool] = False
+    timed: ClassVar[bool] = False
+    """Whether requests have recorded times, for `arrivals: trace`."""
+
+    source: str
+    tokens: Literal["text", "ids"] = Field(
+        default="text",
+        description="send text, or token ids, which need endpoint completions and a server that takes them",
+    )
+
+    @property
+    def unique(self) -> bool:
+        """No prompt comes twice, so that a prefix cache has nothing to hit."""
+        return True
+
+    def prepare(self, given: Given) -> Prepared:
+        """Reads the data. Raises BadInput."""
+        raise NotImplementedError
+
+
+SOURCES: Registry[type[PromptSource]] = Registry("prompt source")
+
+
+class PromptMaker:
+    """Random prompts of exact lengths, as text or ids, unless they are shorter than a prompt can be."""
+
+    def __init__(self, given: Given, tokens: Literal["text", "ids"]) -> None:
+        self._composer = Composer(given.vocabulary)
+        self._seed = given.seeds.prompts
+        self._as_ids = tokens == "ids"
+        self.least = 1 if self._as_ids else self._composer.least_text
+
+    def request(self, index: int, content: int, input_tokens: int, output_tokens: int) -> Request:
+        """Request `index`; equal `content` and lengths make equal prompts."""
+        asked = max(self.least, input_tokens)
+        compose = self._composer.ids if self._as_ids else self._composer.text
+        return Request(index, compose(self._seed, content, asked), asked, output_tokens)
+
+    def check_least(self, key: str, most_input_tokens: int | None) -> None:
+        """Refuses lengths that no prompt of this vocabulary can have. Raises BadInput."""
+        if most_input_tokens is not None and most_input_tokens < self.least:
+            raise BadInput(
+                f"{key}: {most_input_tokens} tokens are asked, but what the server adds and two words "
+                f"take {self.least}; ask for at least {self.least}, or use endpoint completions"
+            )
+
+
+@cache
+def discover() -> None:
+    """Imports every module that may register a source. Raises BadInput where one cannot be imported."""
+    package = importlib.import_module(PACKAGED)
+    names = [f"{PACKAGED}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+    for name in names:
+        importlib.import_module(name)
+    for entry in metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            entry.load()
+        except (ImportError, AttributeError) as error:
+            raise BadInput(
+                f"the prompt source {entry.name!r} of an installed package cannot be loaded ({error}); "
+                f"repair or remove the package that gives {entry.value}"
+            ) from error
