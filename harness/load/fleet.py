@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from servemark.harness.clock import SECOND
 from servemark.harness.load.messages import (
     Begin,
     EndOfJobs,
@@ -31,6 +32,7 @@ from servemark.harness.load.messages import (
 from servemark.harness.types import Record, WorkerReport
 
 JOBS_AHEAD = 512
+_PATIENCE_S = 10.0  # after the drain, for a worker that was told to stop
 BYTES_AHEAD = 64 * 1024 * 1024
 
 
@@ -61,6 +63,7 @@ class Fleet:
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._stop: Stop | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self._ahead = max(JOBS_AHEAD, 2 * (plan.concurrency or 0))
 
     async def run(self) -> WorkerReport | None:
@@ -71,6 +74,8 @@ class Fleet:
         try:
             await self._listen(stream)
         finally:
+            if self._patience is not None:
+                self._patience.cancel()
             for task in (feeding, beginning):
                 task.cancel()
             await asyncio.gather(feeding, beginning, return_exceptions=True)
@@ -83,6 +88,14 @@ class Fleet:
         """Asks the worker to send nothing more; again with a shorter drain to end sooner."""
         self._stop = Stop(drain_ns)
         self._tell(self._stop)
+        if self._patience is not None:
+            self._patience.cancel()
+        self._patience = asyncio.get_running_loop().call_later(drain_ns / SECOND + _PATIENCE_S, self._kill)
+
+    def _kill(self) -> None:
+        """A worker that does not come to its end is ended: what it has told is kept, and the run is INVALID."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
 
     async def _start(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair()

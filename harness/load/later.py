@@ -62,12 +62,13 @@ class ReadLater:
         await self._empty.wait()
 
     async def _read(self, exchange: Exchange) -> None:
-        ended = exchange.done_ns is not None
         await self._room()
+        ended = exchange.done_ns is not None and not exchange.recorded
         while not self._reader.consume(exchange, _SLICE_READS):
             await self._room()
         exchange.queued = False
         if ended:
+            exchange.recorded = True
             record = self._reader.record(exchange, self._phase(exchange))
             self.finished += 1
             self.reads += record.reads

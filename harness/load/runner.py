@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import gc
 import time
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Literal
 
 from servemark.harness.clock import MS, SECOND, now_ns
 from servemark.harness.load.issuing import Issuer, Lateness, issuer_for, phase_of
@@ -82,7 +82,7 @@ class Runner:
         try:
             finished = await self._issue(issuer)
             drained = await self._drain(issuer)
-            await self._later.emptied()
+            await _unless_lost(self._later.emptied(), beside[0])
         finally:
             for task in (*beside, *self._connecting):
                 task.cancel()
@@ -238,6 +238,15 @@ def _may_resend(connection: Connection, exchange: Exchange) -> bool:
     """The server closed a kept-alive connection while the request was on its way: any client would resend, once."""
     unanswered = exchange.error == "reset" and exchange.first_byte_ns is None
     return unanswered and connection.requests > 1 and not exchange.resends
+
+
+async def _unless_lost(work: Coroutine[Any, Any, None], needed: asyncio.Task[None]) -> None:
+    """Waits for what another task does; what that task raises is raised here, and not waited for in vain."""
+    waiting = asyncio.create_task(work)
+    await asyncio.wait((waiting, needed), return_when=asyncio.FIRST_COMPLETED)
+    if needed.done():
+        waiting.cancel()
+        needed.result()
 
 
 @contextlib.contextmanager

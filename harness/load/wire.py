@@ -49,6 +49,7 @@ class Exchange:
         "queued",
         "reading",
         "reads",
+        "recorded",
         "resends",
         "sent_ns",
         "stamp",
@@ -73,6 +74,7 @@ class Exchange:
         self.resends = 0
         self.stamp: Literal["kernel", "user"] = "kernel"
         self.queued = False
+        self.recorded = False
         self.reading: Any = None  # the reader's state, made when it first looks
 
 
