@@ -5,28 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from servemark.adapters.openai import ChunkDecoder, common_body, json_answer, model_list, post, post_json
+from servemark.adapters.base import BaseAdapter, json_answer, model_list, owned_by, post_json, prometheus
+from servemark.adapters.openai_chunks import ChunkDecoder, common_body, post
 from servemark.harness.server.prometheus import parse_metrics
 from servemark.harness.types import (
     Decoder,
     Endpoint,
-    Framing,
     HttpRequest,
+    Launcher,
     Options,
     Probe,
     Promises,
     Request,
+    Signature,
     Tokenization,
 )
-
-# Other servers with the same routes, by what they put into `owned_by` of /v1/models.
-_OTHERS = {
-    "sglang": "SGLang",
-    "tensorrt_llm": "trtllm-serve",
-    "llamacpp": "llama.cpp",
-    "library": "Ollama",
-    "servemark-sim": "simulated (sim)",
-}
 
 # Labels of vllm:cache_config_info that explain a result.
 _SETTINGS = (
@@ -39,7 +32,7 @@ _SETTINGS = (
 )
 
 # Times are in seconds, kv_usage is a share of 1; a second name is an older vLLM's.
-_METRICS: Mapping[str, tuple[str, ...]] = {
+METRICS: Mapping[str, tuple[str, ...]] = {
     "running": ("vllm:num_requests_running",),
     "waiting": ("vllm:num_requests_waiting",),
     "kv_usage": ("max(vllm:kv_cache_usage_perc)", "max(vllm:gpu_cache_usage_perc)"),
@@ -103,9 +96,6 @@ def _read_models(status: int, body: bytes) -> Mapping[str, Any]:
     if status != 200:
         return {}
     cards = model_list(json_answer("/v1/models", status, body))
-    for card in cards:
-        if other := _OTHERS.get(str(card.get("owned_by"))):
-            raise ValueError(f"this is a {other} server, not vLLM; choose its target (`bench list` shows them)")
     lengths = [length for card in cards if isinstance(length := card.get("max_model_len"), int)]
     return {
         "engine": "vllm" if any(card.get("owned_by") == "vllm" for card in cards) else None,
@@ -128,26 +118,29 @@ def _read_settings(status: int, body: bytes) -> Mapping[str, Any]:
     return {"settings": {name: infos[0][name] for name in _SETTINGS if name in infos[0]}} if infos else {}
 
 
-class VllmAdapter:
-    """For a server with the same dialect, subclass it: all but the methods are plain class attributes."""
+def _command(words: Sequence[str], host: str, port: int) -> Sequence[str]:
+    return ("vllm", "serve", *words, "--host", host, "--port", str(port))
 
-    name: str = "vllm"
-    about: str = "vLLM's OpenAI server (vllm serve)"
-    default_url: str = "http://localhost:8000"
-    framing: Framing = "sse"
+
+class VllmAdapter(BaseAdapter):
+    name = "vllm"
+    about = "vLLM's OpenAI server (vllm serve)"
+    default_url = "http://localhost:8000"
     endpoints: tuple[Endpoint, ...] = ("chat", "completions")
     # cached_tokens stand in its usage only with --enable-prompt-tokens-details.
-    promises: Promises = Promises(
+    promised = Promises(
         fixed_length=True,
         exact_counts=True,
         cached_tokens=False,
         per_chunk_counts=True,
         token_id_prompts=True,
     )
-    simulated: bool = False
-    tokenization: Tokenization | None = Tokenization(_ask_text_ids, _ask_chat_ids, _read_ids)
-    metrics_path: str | None = "/metrics"
-    server_metrics: Mapping[str, tuple[str, ...]] = _METRICS
+    tokenization = Tokenization(_ask_text_ids, _ask_chat_ids, _read_ids)
+    metrics = (prometheus("/metrics", METRICS),)
+    launcher: Launcher | None = Launcher(_command, version=("vllm", "--version"))
+    # Served only where the server runs with VLLM_SERVER_DEV_MODE=1.
+    cache_reset = HttpRequest("POST", "/reset_prefix_cache")
+    signature: Signature | None = Signature(HttpRequest("GET", "/v1/models"), owned_by("vllm"))
 
     def probes(self) -> Sequence[Probe]:
         return (

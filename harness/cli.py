@@ -64,7 +64,7 @@ def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--input-tokens", help="Prompt lengths: 512, uniform(100,200), ..."),
             click.option("--output-tokens", help="Answer lengths, likewise."),
             click.option("--seed", help="One seed for arrivals, prompts, lengths and order."),
-            click.option("--endpoint", help="chat or completions."),
+            click.option("--endpoint", help="chat, completions, or generate (the server's own).  [default: its first]"),
             click.option("--temperature", help="Sampling temperature."),
             click.option("--data", metavar="FILE", help="The trace or data file of the workload's prompt source."),
             click.option("--extra-body", metavar="JSON", help="Fields added to each request's body."),

@@ -31,15 +31,7 @@ class Drive:
         self._store = store
         self._view = LiveView(f"{target.adapter.name}  {target.model}  {title}", quiet=quiet)
         self._tally = _tally(plan)
-        self._scraper = Scraper(
-            target.adapter,
-            target.url,
-            target.headers,
-            scrape_s,
-            store.server_sample,
-            cacert=target.cacert,
-            insecure=target.insecure,
-        )
+        self._scraper = _scraper(target, scrape_s, store) if target.meter is not None else None
         self._fleet = Fleet(plan, jobs, on_record=self._record, on_status=self._tally.status, on_started=self._started)
         self._brief_drain_ns = min(INTERRUPT_DRAIN_NS, plan.drain_ns)
         self._interrupted = False
@@ -55,7 +47,9 @@ class Drive:
         interrupts.to(lambda: _soon(loop, self._interrupt))
         with self._view:
             running = asyncio.create_task(self._fleet.run())
-            beside = [asyncio.create_task(self._scraper.run()), asyncio.create_task(self._tick())]
+            beside = [asyncio.create_task(self._tick())]
+            if self._scraper is not None:
+                beside.append(asyncio.create_task(self._scraper.run()))
             try:
                 return await _first_of(running, beside)
             finally:
@@ -99,6 +93,18 @@ async def _first_of(
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
     loop.call_soon_threadsafe(call)  # a signal may come while the loop sleeps
+
+
+def _scraper(target: Target, scrape_s: float, store: RunStore) -> Scraper:
+    assert target.meter is not None
+    return Scraper(
+        target.meter,
+        target.headers,
+        scrape_s,
+        store.server_sample,
+        cacert=target.cacert,
+        insecure=target.insecure,
+    )
 
 
 def _tally(plan: Plan) -> Tally:

@@ -51,11 +51,11 @@ def measure(asked: Asked) -> Measured:
         refuse_taken(asked.out)
     with Interrupts() as interrupts, reached(asked, loaded) as target:
         schedule, options = planned(asked, loaded, target)
-        plan = worker_plan(loaded.spec, schedule, target)
+        plan = worker_plan(loaded.spec, schedule, target, options.endpoint)
         check_files(plan)
         run_id = new_run_id(target.adapter.name, loaded.name)
         jobs = Jobs(schedule, target, options, run_id)
-        known = known_at_start(loaded, schedule, target)
+        known = known_at_start(loaded, schedule, target, options.endpoint)
         store = RunStore(new_folder(run_id, asked.out), known, redact=secrets_of(loaded, target.headers))
         return Run(asked, loaded, slo, target, schedule, plan, jobs, store).carried_out(interrupts)
 
@@ -109,7 +109,8 @@ class Run:
         return report, cpu_ns
 
     def _read_server(self) -> None:
-        sample = read_sample(self.target.adapter, self.target.control)
+        meter = self.target.meter
+        sample = read_sample(meter, self.target.control) if meter is not None else None
         if sample is not None:
             self.store.server_sample(sample)
 
@@ -145,7 +146,7 @@ class Run:
             prompts_unique=spec.prompts.unique,
             shared_prefix_tokens=self.schedule.vocabulary.shared_prefix_tokens,
             force_output_length=spec.request.force_output_length,
-            promises=self.target.adapter.promises,
+            promises=self.target.adapter.promises(self.plan.endpoint),
         )
 
     def _written(self) -> Measured:

@@ -19,6 +19,7 @@ from servemark.harness.plan.planning import worker_plan
 from servemark.harness.plan.spec import Loaded, Workload, load_workload
 from servemark.harness.prepare import Asked, planned, reached, secrets_of, slo_of
 from servemark.harness.server.target import Target
+from servemark.harness.types import Endpoint
 from servemark.results.redact import Redactor
 
 
@@ -51,12 +52,13 @@ def preflight(asked: Asked) -> Iterator[Finding]:
 
 
 def _load_on(asked: Asked, loaded: Loaded, target: Target) -> Iterator[Finding]:
-    schedule, _ = planned(asked, loaded, target)
+    schedule, options = planned(asked, loaded, target)
+    yield from _promises(target, options.endpoint)
     vocabulary, most = schedule.vocabulary, schedule.source.most_tokens
     how = f"lengths counted by the {vocabulary.origin}'s tokenizer"
     yield Finding("prompts", how) if vocabulary.exact else Finding("prompts", vocabulary.note, "note")
     yield Finding("longest", f"{most:,} tokens in and out" if most else "not bounded by the workload")
-    check_files(worker_plan(loaded.spec, schedule, target))
+    check_files(worker_plan(loaded.spec, schedule, target, options.endpoint))
 
 
 def _load(spec: Workload) -> str:
@@ -105,14 +107,18 @@ def stamps_by_kernel() -> bool:
 def _server(target: Target) -> Iterator[Finding]:
     facts = target.facts
     engine = " ".join(filter(None, (facts.engine or target.adapter.name, facts.version)))
-    simulated = " (SIMULATED)" if target.adapter.simulated else ""
+    simulated = " (SIMULATED)" if target.simulated else ""
     yield Finding("server", f"{engine} at {target.url} is ready{simulated}")
     context = f", context {facts.context_tokens:,} tokens" if facts.context_tokens else ""
     yield Finding("model", f"{target.model}{context}")
+
+
+def _promises(target: Target, endpoint: Endpoint) -> Iterator[Finding]:
+    promises = target.adapter.promises(endpoint)
     missing = [name for name, kept in (
-        ("fixed output lengths", target.adapter.promises.fixed_length),
-        ("exact token counts", target.adapter.promises.exact_counts),
-        ("counts in each chunk", target.adapter.promises.per_chunk_counts),
+        ("fixed output lengths", promises.fixed_length),
+        ("exact token counts", promises.exact_counts),
+        ("counts in each chunk", promises.per_chunk_counts),
     ) if not kept]  # fmt: skip
     if missing:
         yield Finding("promises", f"this kind of server gives no {', no '.join(missing)}", "note")

@@ -19,7 +19,7 @@ from servemark.harness.plan.spec import Loaded
 from servemark.harness.server.address import Headers, build_headers
 from servemark.harness.server.discovery import load_adapter
 from servemark.harness.server.target import Target, learn_vocabulary, reach
-from servemark.harness.types import Options
+from servemark.harness.types import Adapter, Endpoint, Options
 from servemark.results.redact import Redactor
 
 
@@ -91,9 +91,7 @@ def slo_of(loaded: Loaded) -> Slo | None:
 
 def planned(asked: Asked, loaded: Loaded, target: Target) -> tuple[Schedule, Options]:
     """The schedule, with prompts in the server's own tokens. Raises BadInput or TargetUnusable."""
-    options = loaded.spec.request.options(target.model)
-    if options.endpoint not in target.adapter.endpoints:
-        raise BadInput(f"target {target.adapter.name} has no endpoint {options.endpoint}")
+    options = loaded.spec.request.options(target.model, endpoint_for(loaded, target.adapter))
     vocabulary = learn_vocabulary(target, options, asked.tokenizer)
     schedule = plan(loaded, vocabulary)
     most, context = schedule.source.most_tokens, target.facts.context_tokens
@@ -103,6 +101,21 @@ def planned(asked: Asked, loaded: Loaded, target: Target) -> tuple[Schedule, Opt
             "shorten it with --input-tokens or --output-tokens, or serve a longer context"
         )
     return schedule, options
+
+
+def endpoint_for(loaded: Loaded, adapter: Adapter) -> Endpoint:
+    """The asked one, else the target's first that takes the workload's prompts. Raises BadInput."""
+    asked, ids = loaded.spec.request.endpoint, loaded.spec.prompts.tokens == "ids"
+    has = ", ".join(adapter.endpoints)
+    if asked is not None:
+        if asked not in adapter.endpoints:
+            raise BadInput(f"target {adapter.name} has no endpoint {asked}; it has: {has}")
+        return asked
+    fitting = (each for each in adapter.endpoints if not ids or adapter.promises(each).token_id_prompts)
+    found = next(fitting, None)
+    if found is None:
+        raise BadInput(f"target {adapter.name} takes no prompts of token ids; set prompts.tokens to text")
+    return found
 
 
 def secrets_of(loaded: Loaded, headers: Headers) -> tuple[str, ...]:

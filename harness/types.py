@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 Phase = Literal["warmup", "measured", "cooldown"]
-Endpoint = Literal["chat", "completions"]
+Endpoint = Literal["chat", "completions", "generate"]
+"""Which of a server's routes: the OpenAI ones, or `generate`, the server's own."""
 Framing = Literal["sse", "ndjson"]
 
 # The kinds of error a record can carry. `error_detail` says the rest.
@@ -129,6 +130,8 @@ class ServerFacts:
     engine: str | None = None
     version: str | None = None
     models: tuple[str, ...] = ()
+    default_model: str | None = None
+    """The one to take where several are there and none is asked for."""
     context_tokens: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -147,18 +150,60 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Signature:
+    """One question whose answer (status, body) only this kind of server gives: names a server behind a wrong target."""
+
+    request: HttpRequest
+    matches: Callable[[int, bytes], bool]
+
+
+@dataclass(frozen=True, slots=True)
 class Tokenization:
-    """How to ask the server for token ids: of raw text, or of a chat's messages (template included)."""
+    """How to ask the server for token ids: of raw text, or of a chat's messages (template included).
+
+    Where a server cannot tell the latter (`of_chat` is None), the template's length is learnt by one request.
+    """
 
     of_text: Callable[[str, str], HttpRequest]  # (model, text)
-    of_chat: Callable[[str, str], HttpRequest]  # (model, content of one user message)
+    of_chat: Callable[[str, str], HttpRequest] | None  # (model, content of one user message)
     parse: Callable[[int, bytes], tuple[int, ...]]
 
 
+MetricsReader = Callable[[bytes], Mapping[str, float]]
+"""The body of one answer -> our vocabulary's names and values. ValueError where it holds none of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSource:
+    """Where a server tells its own metrics. `reader` makes one reader per run, which may keep state.
+
+    `port` is the metrics' own where they have one; `draining` says that an answer is told once, to one reader only.
+    """
+
+    path: str
+    reader: Callable[[], MetricsReader]
+    port: int | None = None
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """How `--launch "MODEL FLAGS"` becomes a command.
+
+    `command(words, host, port)` gives the program and its arguments; `version` is a command that prints the version.
+    """
+
+    command: Callable[[Sequence[str], str, int], Sequence[str]]
+    version: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
 class Adapter(Protocol):
-    """A server's dialect, sans-IO: no socket, no clock. Found by name: module `servemark.adapters.<name>` has ADAPTER.
+    """A server's dialect, sans-IO: no socket, no clock. Found by name: module `servemark.adapters.<name>` has ADAPTER
+    (a dash in the name is an underscore in the module's).
 
     One file each; other people's packages register theirs under the entry-point group `servemark.adapters`.
+    `servemark.adapters.base.BaseAdapter` has defaults for all that not every server needs.
     """
 
     name: str
@@ -166,19 +211,35 @@ class Adapter(Protocol):
     default_url: str
     framing: Framing
     endpoints: tuple[Endpoint, ...]
-    promises: Promises
+    """The first is taken where none is asked for."""
     simulated: bool
     tokenization: Tokenization | None
-    metrics_path: str | None
-    """Path of the server's Prometheus metrics, if it has them."""
-    server_metrics: Mapping[str, tuple[str, ...]]
-    """Our vocabulary's name -> the server's metric names, of which the first that is present counts."""
+    metrics: tuple[MetricsSource, ...]
+    """In order of preference; the first that answers is read through the run."""
+    launcher: Launcher | None
+    cache_reset: HttpRequest | None
+    """Empties the prefix cache."""
+    signature: Signature | None
 
-    def probes(self) -> Sequence[Probe]: ...
+    def base_url(self, url: str) -> str:
+        """The address before the paths of this adapter, from the one that the user gave."""
 
-    def encode(self, request: Request, options: Options) -> HttpRequest: ...
+    def probes(self) -> Sequence[Probe]:
+        """In order; none of them sends load."""
 
-    def decoder(self, endpoint: Endpoint) -> Decoder: ...
+    def model_probes(self, model: str) -> Sequence[Probe]:
+        """What is asked once the model is chosen."""
+
+    def settled(self, facts: ServerFacts, model: str) -> Adapter:
+        """The adapter for this very server: itself, unless requests or promises depend on what probes found."""
+
+    def promises(self, endpoint: Endpoint) -> Promises: ...
+
+    def encode(self, request: Request, options: Options) -> HttpRequest:
+        """Raises BadInput where the request cannot be said in this dialect."""
+
+    def decoder(self, endpoint: Endpoint) -> Decoder:
+        """Of the unsettled adapter: a worker knows the target's name only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,10 +316,14 @@ class WorkerReport:
 
 @dataclass(frozen=True, slots=True)
 class ServerSample:
-    """One reading of the server's metrics: our vocabulary's names -> values, summed over labels; absent ones absent."""
+    """One reading of the server's metrics: our vocabulary's names -> values over all labels; absent ones absent.
+
+    `url` is None for the whole deployment; with several replicas there is also a reading of each.
+    """
 
     at_ns: int
     values: Mapping[str, float]
+    url: str | None = None
 
 
 class Sink(Protocol):

@@ -11,18 +11,18 @@ from servemark.harness.clock import SECOND
 from servemark.harness.plan.schedule import Schedule
 from servemark.harness.plan.spec import Loaded
 from servemark.harness.server.target import Target
-from servemark.harness.types import WorkerReport
+from servemark.harness.types import Endpoint, WorkerReport
 from servemark.results.host import host_facts, versions
 
 if TYPE_CHECKING:
     from servemark.harness.figures.frame import Frame, Window
 
 
-def known_at_start(loaded: Loaded, schedule: Schedule, target: Target) -> dict[str, Any]:
+def known_at_start(loaded: Loaded, schedule: Schedule, target: Target, endpoint: Endpoint) -> dict[str, Any]:
     """All that is known before the first request."""
     section = loaded.spec.slo
     return {
-        "simulated": target.adapter.simulated,
+        "simulated": target.simulated,
         "slo": {"limits": list(section.limits), "gate": section.gate},
         "workload": {
             "name": loaded.name,
@@ -32,7 +32,7 @@ def known_at_start(loaded: Loaded, schedule: Schedule, target: Target) -> dict[s
             "resolved": loaded.dump(),
         },
         "schedule": scheduled(loaded, schedule),
-        "target": _target(target),
+        "target": _target(target, endpoint),
         "host": host_facts(),
         "versions": versions(),
     }
@@ -65,7 +65,7 @@ def clock_part(frame: Frame, window: Window, report: WorkerReport | None) -> dic
     }
 
 
-def _target(target: Target) -> dict[str, Any]:
+def _target(target: Target, endpoint: Endpoint) -> dict[str, Any]:
     adapter, facts = target.adapter, target.facts
     return {
         "name": adapter.name,
@@ -75,8 +75,9 @@ def _target(target: Target) -> dict[str, Any]:
         "model": target.model,
         "context_tokens": facts.context_tokens,
         "settings": dict(facts.settings),
-        "promises": asdict(adapter.promises),
-        "simulated": adapter.simulated,
+        "endpoint": endpoint,
+        "promises": asdict(adapter.promises(endpoint)),
+        "simulated": target.simulated,
     }
 
 

@@ -179,7 +179,7 @@ def test_what_an_adapter_says_of_itself(target: str) -> None:
     assert adapter.about
     assert adapter.default_url.startswith("http")
     assert any(probe.required for probe in adapter.probes())
-    assert (adapter.metrics_path is None) == (not adapter.server_metrics)
+    assert [endpoint for endpoint in adapter.endpoints if adapter.promises(endpoint) is None] == []
 
 
 @pytest.mark.parametrize("target", ADAPTERS)
@@ -187,7 +187,7 @@ def test_token_ids_go_where_they_are_promised_and_nowhere_else(target: str) -> N
     adapter = load_adapter(target)
     request = Request(index=0, prompt=(5, 6, 7), asked_prompt_tokens=3, asked_output_tokens=2)
     for endpoint in adapter.endpoints:
-        if endpoint == "completions" and adapter.promises.token_id_prompts:
+        if adapter.promises(endpoint).token_id_prompts:
             assert b"[5,6,7]" in adapter.encode(request, Options(endpoint=endpoint)).body
         else:
             with pytest.raises(BadInput, match="token ids"):
@@ -197,11 +197,11 @@ def test_token_ids_go_where_they_are_promised_and_nowhere_else(target: str) -> N
 def test_an_unknown_target_is_told_with_those_there_are() -> None:
     with pytest.raises(BadInput, match=r"no target 'nosuch'.*vllm"):
         load_adapter("nosuch")
-    for name in ("openai", "__init__", "os.path", "../x", ""):
+    for name in ("base", "openai_chunks", "openai-chunks", "__init__", "os.path", "../x", ""):
         with pytest.raises(BadInput, match="no target"):
             load_adapter(name)
 
 
 def test_shared_modules_are_no_targets() -> None:
     assert "vllm" in ADAPTERS
-    assert "openai" not in ADAPTERS
+    assert {"base", "openai-chunks"}.isdisjoint(ADAPTERS)

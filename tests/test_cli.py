@@ -16,7 +16,7 @@ from servemark.adapters.sim import ADAPTER
 from servemark.adapters.sim.launch import LocalServer, launch
 from servemark.adapters.sim.options import SimOptions
 from servemark.harness.server.control import Control
-from servemark.harness.server.scrape import read_sample
+from servemark.harness.server.scrape import Meter, read_sample
 from servemark.harness.verdict.validity import CHECKS
 from servemark.results.recover import load
 from tests.answering import Asked, answering
@@ -49,7 +49,7 @@ def run(server: LocalServer, *words: str) -> Said:
 def served(server: LocalServer) -> float:
     """How many requests for tokens the server has had."""
     with Control(server.url) as control:
-        sample = read_sample(ADAPTER, control)
+        sample = read_sample(Meter(server.url, ADAPTER.metrics[0]), control)
     assert sample is not None
     return sample.values["prompt_tokens"]
 
@@ -286,7 +286,8 @@ def test_a_proxy_is_refused_and_not_ignored(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_server_of_another_kind_is_3(server: LocalServer) -> None:
     said = bench("run", "--target", "vllm", "--url", server.url, "--out", "r")
     assert said.code == 3
-    assert "simulated (sim) server, not vLLM" in said.err
+    assert "is a server of the kind sim" in said.err
+    assert "give --target sim" in said.err
     assert not Path("r").exists()
 
 

@@ -21,7 +21,7 @@ from servemark.harness.errors import BadInput
 from servemark.harness.load import fleet
 from servemark.harness.measure import Run
 from servemark.harness.server.control import Control
-from servemark.harness.server.scrape import read_sample
+from servemark.harness.server.scrape import Meter, read_sample
 from servemark.harness.types import HttpRequest, Options, Request
 from servemark.results.recover import load
 from tests.commands import (
@@ -79,7 +79,7 @@ def has_records(folder: Path, count: int = 4) -> bool:
 
 def running(server: LocalServer) -> float:
     with Control(server.url) as control:
-        sample = read_sample(ADAPTER, control)
+        sample = read_sample(Meter(server.url, ADAPTER.metrics[0]), control)
     assert sample is not None
     return sample.values["running"]
 

@@ -27,7 +27,7 @@ def planned(tmp_path: Path, load: str, run: str = "{duration: 60s, warmup: 10s}"
     with Control("http://127.0.0.1:9/base") as control:
         target = Target(ADAPTER, control.url, (), control, ServerFacts(), "m")
         schedule = plan(loaded, vocabulary_for("chat", "m", None, target.ask, None, None))
-        return worker_plan(loaded.spec, schedule, target)
+        return worker_plan(loaded.spec, schedule, target, loaded.spec.request.endpoint or "chat")
 
 
 @pytest.mark.parametrize(

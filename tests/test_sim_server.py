@@ -23,6 +23,7 @@ from servemark.adapters.sim.figures import gpu_figures, model_figures
 from servemark.adapters.sim.launch import LocalServer, launch
 from servemark.adapters.sim.options import SimOptions, option_table
 from servemark.adapters.sim.steptime import Device, ModelCost, StepTime, StepWork
+from servemark.adapters.vllm import METRICS
 from servemark.harness.clock import now_ns
 from servemark.harness.errors import TargetUnusable
 from servemark.harness.server.prometheus import parse_metrics
@@ -263,8 +264,8 @@ def test_adapters_decoder_counts_each_token_of_a_stream(client: httpx.Client) ->
 
 
 def test_every_metric_of_the_adapter_but_speculation_is_there(client: httpx.Client) -> None:
-    found = parse_metrics(client.get("/metrics").content).select(ADAPTER.server_metrics)
-    missing = {name for name in ADAPTER.server_metrics if not name.startswith("spec_")} - set(found)
+    found = parse_metrics(client.get("/metrics").content).select(METRICS)
+    missing = {name for name in METRICS if not name.startswith("spec_")} - set(found)
     assert missing <= {"requests_rejected"}  # its queue is without limit
 
 

@@ -51,7 +51,7 @@ def test_a_small_file_gets_the_documented_defaults() -> None:
     spec = parse(GOOD).spec
     assert isinstance(spec.load, Poisson)
     assert spec.load.rate == 8
-    assert (spec.request.endpoint, spec.request.temperature, spec.request.force_output_length) == ("chat", 0.0, True)
+    assert (spec.request.endpoint, spec.request.temperature, spec.request.force_output_length) == (None, 0.0, True)
     timeouts = spec.request.timeouts
     assert [timeouts.connect, timeouts.first_event, timeouts.gap, timeouts.total] == [
         seconds * SECOND for seconds in (10, 120, 60, 600)
@@ -124,7 +124,6 @@ MISTAKES = [
         "source: sythetic",
         "w.yaml:3: prompts.source: there is no prompt source 'sythetic'; did you",
     ),
-    ("source: synthetic", "source: synthetic\n  tokens: ids", "w.yaml:4: prompts.tokens: a chat takes no token ids"),
     ("version: 1", "version: 2", "w.yaml:1: version: this servemark reads version 1, not 2"),
     ("version: 1\n", "", "w.yaml:1: version: is missing"),
     ("version: 1", "version: 1\nversion: 1", "w.yaml:2: version stands here and in line 1; keep one of them"),
@@ -137,7 +136,11 @@ MISTAKES = [
     ("version: 1", "version: 1\nslo: {limits: 3}", "w.yaml:2: slo.limits: needs a text or a list of texts, not 3"),
     ("version: 1", "version: 1\nslo: {gate: yes}", "w.yaml:2: slo.gate: needs true or false, not 'yes'"),
     ("version: 1", "version: 1\nslo: 3", "w.yaml:2: slo: needs keys below it, not 3"),
-    ("version: 1", "version: 1\nrequest: {endpoint: chats}", "request.endpoint: must be 'chat' or 'completions' (did"),
+    (
+        "version: 1",
+        "version: 1\nrequest: {endpoint: chats}",
+        "request.endpoint: must be 'chat', 'completions' or 'generate' (did",
+    ),
     ("version: 1", "version: 1\nrequest: {timeouts: {gp: 3s}}", "request.timeouts.gp: there is no such key; did you"),
     ("version: 1", "version: 1\nrequest: {temperature: .nan}", "request.temperature: must be"),
     (
@@ -227,6 +230,14 @@ def test_requests_and_duration_of_flags_replace_each_other(
     assert (run.requests, run.duration) == (requests, duration_ns)
 
 
+def test_a_chat_takes_no_token_ids_and_without_an_endpoint_another_one_is_taken() -> None:
+    with pytest.raises(BadInput, match="a chat takes no token ids"):
+        with_flags(GOOD.replace("source: synthetic", "source: synthetic\n  tokens: ids"), endpoint="chat")
+    assert (
+        with_flags(GOOD.replace("source: synthetic", "source: synthetic\n  tokens: ids")).spec.request.endpoint is None
+    )
+
+
 def test_one_seed_sets_all_four() -> None:
     seeds = with_flags(GOOD, seed="7").spec.run.seeds
     assert (seeds.arrivals, seeds.prompts, seeds.lengths, seeds.order) == (7, 7, 7, 7)
@@ -270,7 +281,7 @@ def test_a_data_flag_starts_at_the_callers_folder(tmp_path: Path, monkeypatch: p
         ({"duration": "15"}, "--duration: 15 has no unit; write 15s or 15ms"),
         ({"input_tokens": "uniform(1"}, "--input-tokens: 'uniform(1' is no length"),
         ({"seed": -1}, "--seed: must be at least 0, not -1"),
-        ({"endpoint": "x"}, "--endpoint: must be 'chat' or 'completions', not 'x'"),
+        ({"endpoint": "x"}, "--endpoint: must be 'chat', 'completions' or 'generate', not 'x'"),
         ({"slo": "ttft200"}, "--slo: 'ttft200' is no limit"),
         ({"extra_body": "x"}, "--extra-body: needs a JSON object"),
     ],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -247,9 +248,20 @@ def test_a_tokenizer_file_is_exact_for_completions(file: Path) -> None:
 def test_a_tokenizer_file_knows_no_chat_template_unless_it_is_told(file: Path) -> None:
     guessed = from_file(file, "chat")
     assert (guessed.exact, guessed.fixed_tokens) == (False, GUESSED_CHAT_TOKENS)
-    frame: Sequence[int] = tokenizer_of("sentencepiece").encode("the the", add_special_tokens=False).ids
-    told = from_file(file, "chat", overhead_tokens=25)
-    assert (told.exact, told.fixed_tokens) == (True, 25 + len(frame))
+    assert "template" in guessed.note
+    told = from_file(file, "chat", least_chat_tokens=25)
+    assert (told.exact, told.fixed_tokens) == (True, 25)
+
+
+def test_a_server_that_cannot_tokenize_a_chat_is_told_what_one_counted() -> None:
+    server = Server("sentencepiece")
+    text_only = replace(TOKENIZATION, of_chat=None)
+    told = from_server(text_only, "m", "chat", server.ask, least_chat_tokens=31)
+    assert (told.exact, told.fixed_tokens) == (True, 31)
+    assert not from_server(text_only, "m", "chat", server.ask).exact
+    assert from_server(text_only, "m", "generate", server.ask) == from_server(
+        TOKENIZATION, "m", "completions", server.ask
+    )
 
 
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:

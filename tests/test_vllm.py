@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from servemark.adapters.vllm import ADAPTER, VllmAdapter
+from servemark.adapters.vllm import ADAPTER, METRICS, VllmAdapter
 from servemark.harness.server.prometheus import parse_metrics
 from servemark.harness.types import Adapter, Endpoint, Options, Request
 
@@ -100,12 +100,6 @@ def test_a_gateway_without_model_list_rules_nothing_out() -> None:
     assert probe("settings", 500, b"") == {}
 
 
-@pytest.mark.parametrize(("owner", "server"), [("sglang", "SGLang"), ("llamacpp", r"llama\.cpp")])
-def test_another_server_is_named(owner: str, server: str) -> None:
-    with pytest.raises(ValueError, match=f"{server} server, not vLLM"):
-        probe("models", 200, {"data": [{"id": "m", "owned_by": owner}]})
-
-
 @pytest.mark.parametrize("answer", [b"<html>", {"data": "no"}, {"data": [{"name": "m"}]}, []])
 def test_an_answer_that_is_no_model_list_rules_the_server_out(answer: object) -> None:
     with pytest.raises(ValueError, match="/v1/models"):
@@ -142,7 +136,7 @@ def test_a_tokenizer_that_gives_no_ids_says_so(status: int, answer: bytes) -> No
 
 def test_metrics_of_a_real_server_have_our_names() -> None:
     """Captured from vLLM 0.32.0 after two requests: 15 prompt tokens, 12 generated, in 12 iterations."""
-    values = parse_metrics((TRANSCRIPTS / "vllm-metrics.txt").read_bytes()).select(ADAPTER.server_metrics)
+    values = parse_metrics((TRANSCRIPTS / "vllm-metrics.txt").read_bytes()).select(METRICS)
     expected = {
         "running": 0.0,
         "waiting": 0.0,
@@ -169,7 +163,7 @@ def test_old_names_of_metrics_are_known() -> None:
         'vllm:prompt_tokens_by_source_total{source="local_compute"} 9\n'
         "vllm:time_per_output_token_seconds_sum 1.5\n"
     )
-    values = parse_metrics(page).select(ADAPTER.server_metrics)
+    values = parse_metrics(page).select(METRICS)
     assert values == {"kv_usage": 0.5, "prefix_hits": 3.0, "prompt_tokens_cached": 4.0, "itl_sum": 1.5}
 
 

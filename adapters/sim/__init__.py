@@ -5,15 +5,21 @@ Importing this loads the adapter only; `launch` starts the server, `serving` is 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from servemark.adapters.openai import json_answer, model_list
+from servemark.adapters.base import json_answer, model_list, owned_by
 from servemark.adapters.vllm import VllmAdapter
-from servemark.harness.types import Probe
+from servemark.harness.types import HttpRequest, Launcher, Probe, Signature
 
 ENGINE = "servemark-sim"
+
+
+def _command(words: Sequence[str], host: str, port: int) -> Sequence[str]:
+    program = (sys.executable, "-P", "-m", "servemark.adapters.sim", "--model")
+    return (*program, *(words or ("llama-3.1-8b",)), "--host", host, "--port", str(port))
 
 
 class SimAdapter(VllmAdapter):
@@ -21,6 +27,8 @@ class SimAdapter(VllmAdapter):
     about = "built-in simulated vLLM server (Llama-3.1-8B on an H100 by default)"
     default_url = "http://127.0.0.1:8399"
     simulated = True
+    launcher = Launcher(_command)
+    signature = Signature(HttpRequest("GET", "/v1/models"), owned_by(ENGINE))
 
     def probes(self) -> Sequence[Probe]:
         """vLLM's, but the model list must be the simulator's: a real server's run is not to be marked simulated."""

@@ -8,11 +8,12 @@ from servemark.harness.plan.schedule import Schedule
 from servemark.harness.plan.spec import Workload
 from servemark.harness.server.address import parse_url
 from servemark.harness.server.target import Target
+from servemark.harness.types import Endpoint
 
 _LEAST_SPARE, _MOST_SPARE = 16, 256
 
 
-def worker_plan(spec: Workload, schedule: Schedule, target: Target) -> Plan:
+def worker_plan(spec: Workload, schedule: Schedule, target: Target, endpoint: Endpoint) -> Plan:
     base, limits = parse_url(target.url), spec.request.timeouts
     closed = spec.load if isinstance(spec.load, ClosedLoop) else None
     return Plan(
@@ -20,7 +21,7 @@ def worker_plan(spec: Workload, schedule: Schedule, target: Target) -> Plan:
         addresses=(Address(base.url, base.host, base.port, base.tls),),
         adapter=target.adapter.name,
         framing=target.adapter.framing,
-        endpoint=spec.request.endpoint,
+        endpoint=endpoint,
         timeouts=Timeouts(limits.connect, limits.first_event, limits.gap, limits.total),
         concurrency=closed.concurrency if closed else None,
         max_in_flight=spec.load.max_concurrency if isinstance(spec.load, OpenLoop) else None,

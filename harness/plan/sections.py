@@ -27,7 +27,10 @@ class Timeouts(Strict):
 class RequestSection(Strict):
     """What all requests have in common."""
 
-    endpoint: Endpoint = Field(default="chat", description="which of the server's routes")
+    endpoint: Endpoint | None = Field(
+        default=None,
+        description="chat, completions, or generate (the server's own route); null takes the target's first",
+    )
     temperature: Annotated[float, Field(ge=0)] | None = Field(
         default=0.0, description="0 is greedy; null leaves it to the server"
     )
@@ -42,11 +45,11 @@ class RequestSection(Strict):
     )
     timeouts: Timeouts = Timeouts()
 
-    def options(self, model: str) -> Options:
-        """The part that a server's adapter encodes."""
+    def options(self, model: str, endpoint: Endpoint) -> Options:
+        """The part that a server's adapter encodes, with the endpoint that was settled on."""
         return Options(
             model=model,
-            endpoint=self.endpoint,
+            endpoint=endpoint,
             temperature=self.temperature,
             top_p=self.top_p,
             force_output_length=self.force_output_length,

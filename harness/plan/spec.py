@@ -200,7 +200,7 @@ def _conflicts(spec: Workload) -> Iterator[sentences.Complaint]:
     """What is wrong between sections."""
     load = spec.load
     if spec.prompts.tokens == "ids" and spec.request.endpoint == "chat":
-        yield ("prompts", "tokens"), "a chat takes no token ids; set request.endpoint to completions"
+        yield ("prompts", "tokens"), "a chat takes no token ids; leave request.endpoint out, or set it to completions"
     if isinstance(load, ClosedLoop):
         return
     if load.arrivals == "trace" and not spec.prompts.timed:

@@ -24,6 +24,9 @@ Ids = Callable[[str], Sequence[int]]
 """The token ids that the server sees for a text."""
 
 SEPARATOR = LAST_PIECE
+LEAST_TEXT = FIRST_WORD + LAST_PIECE
+"""The shortest prompt that a `Composer` makes."""
+
 ENOUGH_PIECES = 64
 """So many words of one token each are random enough: 16 of them, a usual cache block, are 96 bits."""
 VERIFY_TOKENS = 256
@@ -51,25 +54,30 @@ def vocabulary_for(
     tokenization: Tokenization | None = None,
     ask: Ask | None = None,
     tokenizer_file: Path | None = None,
-    overhead_tokens: int | None = None,
+    least_chat_tokens: int | None = None,
 ) -> Vocabulary:
     """The best vocabulary that can be had: of a named file, else of the server, else an estimate with a `note`.
 
-    `overhead_tokens` is what the chat template adds, for a file, which does not know it. Raises BadInput for a file
-    that cannot be used.
+    `least_chat_tokens` is what the server counts for a chat of `LEAST_TEXT`: for a tokenizer that does not know the
+    template. Raises BadInput for a file that cannot be used.
     """
     if tokenizer_file is not None:
-        return from_file(tokenizer_file, endpoint, overhead_tokens)
+        return from_file(tokenizer_file, endpoint, least_chat_tokens)
     if tokenization is None or ask is None:
         return estimate(endpoint, "this server has no tokenizer to ask")
     try:
-        return from_server(tokenization, model, endpoint, ask)
+        return from_server(tokenization, model, endpoint, ask, least_chat_tokens)
     except NotLearnt as error:
         return estimate(endpoint, f"the server's tokenizer is of no use: {error}")
 
 
-def from_server(tokenization: Tokenization, model: str, endpoint: Endpoint, ask: Ask) -> Vocabulary:
-    """The vocabulary of a running server, template overhead included. Raises NotLearnt."""
+def from_server(
+    tokenization: Tokenization, model: str, endpoint: Endpoint, ask: Ask, least_chat_tokens: int | None = None
+) -> Vocabulary:
+    """The vocabulary of a running server, template overhead included. Raises NotLearnt.
+
+    `least_chat_tokens` is for a server that cannot tokenize a chat; see `vocabulary_for`.
+    """
 
     def ids_by(make: Callable[[str, str], HttpRequest]) -> Ids:
         def ids(text: str) -> Sequence[int]:
@@ -81,16 +89,15 @@ def from_server(tokenization: Tokenization, model: str, endpoint: Endpoint, ask:
         return ids
 
     of_text = ids_by(tokenization.of_text)
-    of_prompt = of_text if endpoint == "completions" else ids_by(tokenization.of_chat)
-    return learn(of_text, of_prompt, "server")
+    if endpoint != "chat" or tokenization.of_chat is None:
+        vocabulary = learn(of_text, of_text, "server")
+        return vocabulary if endpoint != "chat" else with_template(vocabulary, least_chat_tokens)
+    return learn(of_text, ids_by(tokenization.of_chat), "server")
 
 
-def from_file(path: Path, endpoint: Endpoint, overhead_tokens: int | None = None) -> Vocabulary:
-    """The vocabulary of a `tokenizer.json`. A chat's overhead is unknown to it, and must be passed in to be exact.
-
-    Raises BadInput.
-    """
-    tokenizer = _tokenizer(path)
+def from_file(path: Path, endpoint: Endpoint, least_chat_tokens: int | None = None) -> Vocabulary:
+    """The vocabulary of a `tokenizer.json`; see `vocabulary_for` for chats. Raises BadInput."""
+    tokenizer = open_tokenizer(path)
 
     def of_text(text: str) -> Sequence[int]:
         ids: list[int] = tokenizer.encode(text).ids
@@ -100,25 +107,20 @@ def from_file(path: Path, endpoint: Endpoint, overhead_tokens: int | None = None
         vocabulary = learn(of_text, of_text, "file")
     except NotLearnt as error:
         raise BadInput(f"{path}: {error}; use the server's own tokenizer, or token ids") from error
-    if endpoint == "completions":
-        return vocabulary
-    if overhead_tokens is not None:
-        return replace(vocabulary, fixed_tokens=overhead_tokens + count_in_file(path, FIRST_WORD + LAST_PIECE))
-    return replace(
-        vocabulary,
-        fixed_tokens=GUESSED_CHAT_TOKENS,
-        exact=False,
-        note="a tokenizer file does not know what the chat template adds",
-    )
+    return vocabulary if endpoint != "chat" else with_template(vocabulary, least_chat_tokens)
 
 
-def count_in_file(path: Path, text: str) -> int:
-    """Tokens of a text by a `tokenizer.json`, without BOS and the like. Raises BadInput."""
-    return len(_tokenizer(path).encode(text, add_special_tokens=False).ids)
+def with_template(vocabulary: Vocabulary, least_chat_tokens: int | None) -> Vocabulary:
+    """For a chat, by a tokenizer that counts text alone; None where nobody counted a chat."""
+    if least_chat_tokens is not None:
+        return replace(vocabulary, fixed_tokens=least_chat_tokens)
+    note = f"the {vocabulary.origin}'s tokenizer does not know what the chat template adds"
+    return replace(vocabulary, fixed_tokens=GUESSED_CHAT_TOKENS, exact=False, note=note)
 
 
 @cache
-def _tokenizer(path: Path) -> Any:
+def open_tokenizer(path: Path) -> Any:
+    """Of a `tokenizer.json`. Raises BadInput."""
     import tokenizers  # here, because only some runs need it
 
     try:

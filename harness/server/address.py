@@ -40,7 +40,7 @@ class BaseUrl:
 
 @lru_cache(maxsize=64)
 def parse_url(url: str) -> BaseUrl:
-    """BadInput for anything but http(s)://host[:port][/prefix], and for a prefix that ends in /v1."""
+    """BadInput for anything but http(s)://host[:port][/prefix]."""
     if not url.isascii() or not url.isprintable() or " " in url:
         raise BadInput("--url holds a blank or a character that is not ASCII; write it as http://host:port")
     if not url.startswith(("http://", "https://")):
@@ -55,8 +55,6 @@ def parse_url(url: str) -> BaseUrl:
     if not parts.hostname or port == 0 or parts.query or parts.fragment:
         raise BadInput(f"--url {url!r} is no server address; write it as http://host:port")
     prefix = parts.path.rstrip("/")
-    if prefix.endswith("/v1"):
-        raise BadInput(f"--url {url!r} ends in /v1, which the target adds itself; leave it out")
     tls = parts.scheme == "https"
     default = 443 if tls else 80
     return BaseUrl(url.rstrip("/"), parts.hostname, port or default, tls, prefix)

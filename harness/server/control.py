@@ -53,7 +53,7 @@ class Control:
         try:
             answer = self._client.request(
                 request.method,
-                self.url + request.path,
+                self._absolute(request.path),
                 headers=list(request.headers),
                 content=request.body,
                 timeout=limit_s,
@@ -61,6 +61,10 @@ class Control:
         except httpx.TransportError as error:
             raise NotReady(f"{self.url} {_what_failed(error, request.path, limit_s)}") from error
         return answer.status_code, answer.content
+
+    def _absolute(self, path: str) -> str:
+        """A path is the server's own; what stands elsewhere, as some servers' metrics do, is named in full."""
+        return self.url + path if path.startswith("/") else path
 
     def close(self) -> None:
         self._client.close()
@@ -122,7 +126,7 @@ def discover(adapter: Adapter, control: Control, wait_s: float = 0.0) -> ServerF
     deadline_ns = now_ns() + round(wait_s * SECOND)
     while True:
         try:
-            return _probe_all(adapter, control)
+            return ask_probes(adapter.probes(), control)
         except NotReady as error:
             left_s = (deadline_ns - now_ns()) / SECOND
             if left_s <= 0:
@@ -131,9 +135,10 @@ def discover(adapter: Adapter, control: Control, wait_s: float = 0.0) -> ServerF
         time.sleep(min(_POLL_S, left_s))
 
 
-def _probe_all(adapter: Adapter, control: Control) -> ServerFacts:
-    facts = ServerFacts()
-    for probe in adapter.probes():
+def ask_probes(probes: Iterable[Probe], control: Control, facts: ServerFacts | None = None) -> ServerFacts:
+    """What these probes add to what is known. NotReady or TargetUnusable where a required one fails."""
+    facts = facts or ServerFacts()
+    for probe in probes:
         facts = _merge(facts, probe, control)
     return facts
 
@@ -176,6 +181,8 @@ def choose_model(facts: ServerFacts, asked: str | None) -> str:
         if facts.models and asked not in facts.models:
             raise TargetUnusable(f"--model {asked!r} is not served here; there are: {served}")
         return asked
+    if facts.default_model is not None:
+        return facts.default_model
     if not facts.models:
         raise TargetUnusable("the server lists no models; name the one to ask for with --model")
     if len(facts.models) > 1:

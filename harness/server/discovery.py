@@ -1,4 +1,7 @@
-"""Adapters by name: a module `servemark.adapters.<name>` with ADAPTER, or another package's entry point."""
+"""Adapters by name: a module `servemark.adapters.<name>` with ADAPTER, or another package's entry point.
+
+A dash in the name is an underscore in the module's.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,9 @@ def adapter_names() -> list[str]:
 
 def load_adapter(name: str) -> Adapter:
     """BadInput, listing the adapters there are, where none has this name."""
-    if name.isidentifier() and _is_adapter(name):
-        return cast(Adapter, importlib.import_module(f"{PACKAGE}.{name}").ADAPTER)
+    module = name.replace("-", "_")
+    if module.isidentifier() and name == module.replace("_", "-") and _is_adapter(module):
+        return cast(Adapter, importlib.import_module(f"{PACKAGE}.{module}").ADAPTER)
     entry = _entry_points().get(name)
     if entry is None:
         raise BadInput(f"there is no target {name!r}; there are: {', '.join(adapter_names())}")
@@ -36,11 +40,12 @@ def load_adapter(name: str) -> Adapter:
 
 def _built_in_names() -> list[str]:
     package = importlib.import_module(PACKAGE)
-    return [module.name for module in pkgutil.iter_modules(package.__path__) if _is_adapter(module.name)]
+    names = [module.name for module in pkgutil.iter_modules(package.__path__) if _is_adapter(module.name)]
+    return [name.replace("_", "-") for name in names]
 
 
 def _is_adapter(name: str) -> bool:
-    """A shared module such as `openai` stands beside the adapters and is none."""
+    """A shared module such as `base` stands beside the adapters and is none."""
     spec = importlib.util.find_spec(f"{PACKAGE}.{name}")
     get_source = getattr(spec.loader, "get_source", None) if spec else None
     source = get_source(f"{PACKAGE}.{name}") if get_source else None

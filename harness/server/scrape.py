@@ -5,36 +5,57 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from servemark.harness.clock import SECOND, now_ns
 from servemark.harness.server.address import parse_url
 from servemark.harness.server.control import Control, NotReady, tls_settings
-from servemark.harness.server.prometheus import parse_metrics
-from servemark.harness.types import Adapter, HttpRequest, ServerSample
+from servemark.harness.types import HttpRequest, MetricsReader, MetricsSource, ServerSample
 
 if TYPE_CHECKING:
     import httpx
 
 
-def read_sample(adapter: Adapter, control: Control) -> ServerSample | None:
-    """One reading; None where the server has no metrics, does not answer, or has none that the adapter knows."""
-    if adapter.metrics_path is None:
-        return None
+class Meter:
+    """One server's metrics: where they are, and the reader that keeps what has to be kept between readings."""
+
+    def __init__(self, url: str, source: MetricsSource) -> None:
+        self.url = metrics_url(url, source)
+        self.draining = source.draining
+        self._read: MetricsReader = source.reader()
+
+    def sample(self, status: int, body: bytes, at_ns: int) -> ServerSample:
+        """ValueError, with the reason, where the answer holds no metric of this server."""
+        if status != 200:
+            raise ValueError(f"status {status} for {self.url}")
+        return ServerSample(at_ns, self._read(body))
+
+
+def metrics_url(url: str, source: MetricsSource) -> str:
+    """The source's own port where it has one, else the server's address, and its path."""
+    base = parse_url(url)
+    if source.port is None:
+        return base.url + source.path
+    host = f"[{base.host}]" if ":" in base.host else base.host
+    return f"{urlsplit(base.url).scheme}://{host}:{source.port}{source.path}"
+
+
+def find_meter(url: str, sources: Iterable[MetricsSource], control: Control) -> Meter | None:
+    """The first source that answers with metrics that are known; None where none does."""
+    for source in sources:
+        meter = Meter(url, source)
+        if read_sample(meter, control) is not None:
+            return meter
+    return None
+
+
+def read_sample(meter: Meter, control: Control) -> ServerSample | None:
+    """One reading; None where the server does not answer, or has no metrics that are known."""
     try:
-        status, body = control.ask(HttpRequest("GET", adapter.metrics_path))
-        return sample_of(adapter, status, body, now_ns())
+        status, body = control.ask(HttpRequest("GET", meter.url))
+        return meter.sample(status, body, now_ns())
     except (NotReady, ValueError):
         return None
-
-
-def sample_of(adapter: Adapter, status: int, body: bytes, at_ns: int) -> ServerSample:
-    """ValueError, with the reason, where the answer holds no metric of this adapter's server."""
-    if status != 200:
-        raise ValueError(f"status {status} for {adapter.metrics_path}")
-    values = parse_metrics(body).select(adapter.server_metrics)
-    if not values:
-        raise ValueError(f"no known metric in {adapter.metrics_path}")
-    return ServerSample(at_ns, values)
 
 
 class Scraper:
@@ -42,8 +63,7 @@ class Scraper:
 
     def __init__(
         self,
-        adapter: Adapter,
-        url: str,
+        meter: Meter,
         headers: Iterable[tuple[str, str]],
         period_s: float,
         on_sample: Callable[[ServerSample], None],
@@ -52,23 +72,20 @@ class Scraper:
         cacert: str | None = None,
         insecure: bool = False,
     ) -> None:
-        self._adapter = adapter
-        self._base = parse_url(url)
+        self._meter = meter
         self._headers = tuple(headers)
         self._period_ns = round(period_s * SECOND)
         self._on_sample = on_sample
         self._timeout_s = timeout_s
-        self._verify = tls_settings(url, cacert, insecure)
+        self._verify = tls_settings(meter.url, cacert, insecure)
         self.samples = 0
         self.failures = 0
         self.last_failure: str | None = None
 
     async def run(self) -> None:
-        """Returns at once where the server has no metrics. What `on_sample` raises is not caught."""
+        """Until cancelled. What `on_sample` raises is not caught."""
         import httpx
 
-        if self._adapter.metrics_path is None:
-            return
         async with httpx.AsyncClient(
             headers=list(self._headers), timeout=self._timeout_s, verify=self._verify, trust_env=False
         ) as client:
@@ -83,8 +100,8 @@ class Scraper:
         import httpx
 
         try:
-            answer = await client.get(f"{self._base.url}{self._adapter.metrics_path}")
-            sample = sample_of(self._adapter, answer.status_code, answer.content, now_ns())
+            answer = await client.get(self._meter.url)
+            sample = self._meter.sample(answer.status_code, answer.content, now_ns())
         except (httpx.TransportError, ValueError) as error:
             self.failures += 1
             self.last_failure = str(error) or type(error).__name__

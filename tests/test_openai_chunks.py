@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from servemark.adapters.openai import ChunkDecoder, error_text
+from servemark.adapters.base import error_text
+from servemark.adapters.openai_chunks import ChunkDecoder
 from servemark.harness.types import Delta
 
 

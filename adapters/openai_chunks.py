@@ -1,7 +1,7 @@
 """The OpenAI streaming protocol: what the adapters of servers that speak it have in common.
 
 Bodies are built by `common_body` and turned into a request by `post`; `ChunkDecoder` reads the stream of
-`/v1/chat/completions` and `/v1/completions` alike. This module is no adapter: it defines no ADAPTER.
+`/v1/chat/completions` and `/v1/completions` alike.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from typing import Any
 
 import msgspec
 
+from servemark.adapters.base import error_text, excerpt, post_json
 from servemark.harness.errors import BadInput
 from servemark.harness.types import Delta, Endpoint, ErrorKind, HttpRequest, Options, Outcome, Request, Usage
 
 PATHS: Mapping[Endpoint, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
-JSON_HEADERS = (("Content-Type", "application/json"),)
 DONE = b"[DONE]"
-
-_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 def common_body(request: Request, options: Options) -> dict[str, Any]:
@@ -43,42 +41,7 @@ def common_body(request: Request, options: Options) -> dict[str, Any]:
 def post(body: Mapping[str, Any], options: Options) -> HttpRequest:
     """`options.extra_body` comes last and may override. Keys are sorted: same input, same bytes."""
     merged = {**body, **options.extra_body}
-    return HttpRequest("POST", PATHS[options.endpoint], JSON_HEADERS, _encode(merged))
-
-
-def post_json(path: str, body: Mapping[str, Any]) -> HttpRequest:
-    return HttpRequest("POST", path, JSON_HEADERS, _encode(body))
-
-
-def json_answer(path: str, status: int, body: bytes) -> dict[str, Any]:
-    """The JSON object of an answer with status 200; ValueError with a sentence for anything else."""
-    if status != 200:
-        raise ValueError(f"the server answers {status} to {path}: {_excerpt(body)}")
-    try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except ValueError:
-        raise ValueError(f"the answer to {path} is no JSON object: {_excerpt(body)}") from None
-
-
-def model_list(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The model cards of /v1/models, each with an id; ValueError where there is no such list."""
-    cards = answer.get("data")
-    if not isinstance(cards, list) or not all(isinstance(card, dict) and "id" in card for card in cards):
-        raise ValueError("its answer to /v1/models is no list of models; is this an OpenAI-speaking server?")
-    return cards
-
-
-def error_text(error: object) -> str:
-    """An error object's message with its code and type in front, or the text that stands in its place."""
-    if not isinstance(error, dict):
-        return str(error)
-    parts = [str(error[key]) for key in ("code", "type") if error.get(key) is not None]
-    message = str(error.get("message") or "no message")
-    return f"{' '.join(parts)}: {message}" if parts else message
-
-
-def _excerpt(body: bytes) -> str:
-    return repr(body[:200].decode("utf-8", "replace"))
+    return post_json(PATHS[options.endpoint], merged)
 
 
 class _Text(msgspec.Struct, gc=False):
@@ -178,7 +141,7 @@ class ChunkDecoder:
         if chunk.usage is not None:
             self._usage = chunk.usage
         elif chunk.choices is None:
-            raise ValueError(f"no chunk of an OpenAI stream: {_excerpt(event)}")
+            raise ValueError(f"no chunk of an OpenAI stream: {excerpt(event)}")
         return _NOTHING
 
     def _tokens(self, choices: list[_Choice], usage: _Counts | None) -> Delta:
