@@ -35,6 +35,10 @@ class BaseAdapter:
     Whatever else it has goes over the defaults here.
     """
 
+    name: str
+    about: str
+    default_url: str
+    endpoints: tuple[Endpoint, ...]
     framing: Framing = "sse"
     simulated: bool = False
     tokenization: Tokenization | None = None
