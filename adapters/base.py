@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from servemark.harness.server.metric_names import SERVER_METRICS
 from servemark.harness.server.prometheus import parse_metrics
 from servemark.harness.types import (
     Endpoint,
@@ -46,6 +47,7 @@ class BaseAdapter:
     launcher: Launcher | None = None
     cache_reset: HttpRequest | None = None
     signature: Signature | None = None
+    batch_path: str | None = None
     promised: Promises
     """What the server promises on its endpoints."""
 
@@ -65,8 +67,18 @@ class BaseAdapter:
         return replace(self.promised, token_id_prompts=False) if endpoint == "chat" else self.promised
 
 
-def prometheus(path: str, names: Mapping[str, tuple[str, ...]], port: int | None = None) -> MetricsSource:
-    """Metrics in the Prometheus format: our name -> selectors, of which the first that is present counts."""
+def prometheus(
+    path: str,
+    names: Mapping[str, tuple[str, ...]],
+    port: int | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> MetricsSource:
+    """Metrics in the Prometheus format: our name -> selectors, of which the first that is present counts.
+
+    Our names are those of `servemark.harness.server.metric_names`; ValueError for another.
+    """
+    if strange := names.keys() - SERVER_METRICS.keys():
+        raise ValueError(f"there is no server metric {min(strange)!r}; there are: {', '.join(SERVER_METRICS)}")
 
     def read(body: bytes) -> Mapping[str, float]:
         values = parse_metrics(body).select(names)
@@ -77,7 +89,7 @@ def prometheus(path: str, names: Mapping[str, tuple[str, ...]], port: int | None
     def reader() -> MetricsReader:
         return read
 
-    return MetricsSource(path, reader, port)
+    return MetricsSource(path, reader, port, notes=notes or {})
 
 
 def post_json(path: str, body: Mapping[str, Any]) -> HttpRequest:

@@ -67,22 +67,32 @@ class _Details(msgspec.Struct, gc=False):
 class _Counts(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    """Where SGLang has them; 0 where it does not count them."""
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
 
 
-class _Chunk(msgspec.Struct, gc=False):
+class _Timings(msgspec.Struct, gc=False):
+    predicted_n: int | None = None
+
+
+class Chunk(msgspec.Struct, gc=False):
+    """One event of the stream; of a server's own fields those that some decoder needs."""
+
     choices: list[_Choice] | None = None
     usage: _Counts | None = None
+    timings: _Timings | None = None
     id: Any = None
     error: Any = None
+    error_type: Any = None
     object: Any = None
     message: Any = None
     type: Any = None
     code: Any = None
 
 
-_decode = msgspec.json.Decoder(_Chunk).decode
+_decode = msgspec.json.Decoder(Chunk).decode
 
 # A stream is mostly the same few deltas; making them once saves an allocation per event.
 _NOTHING = Delta()
@@ -90,7 +100,7 @@ _ANSWERS = tuple(Delta(carries=True, answer=True, tokens=k) for k in range(65))
 _ANSWER_OF_UNKNOWN_SIZE = Delta(carries=True, answer=True)
 
 # Ends by which the server says that it gave up; the text until then is no complete answer.
-_FAILED_FINISHES = frozenset({"abort", "error"})
+_FAILED_FINISHES = frozenset({"abort", "cancelled", "error", "timeout"})
 
 
 class ChunkDecoder:
@@ -125,30 +135,38 @@ class ChunkDecoder:
             self._id = str(chunk.id)
         if not chunk.choices:
             return self._without_choices(chunk, event)
-        return self._tokens(chunk.choices, chunk.usage)
+        if chunk.usage is not None and chunk.usage.completion_tokens is not None:
+            self._usage = chunk.usage
+        return self._tokens(chunk.choices, self._told(chunk))
+
+    def _told(self, chunk: Chunk) -> int | None:
+        """How many tokens the answer has by now, this chunk's included; None where it does not say."""
+        return None if chunk.usage is None else chunk.usage.completion_tokens
 
     def finish(self, clean: bool) -> Outcome:
         error, detail = self._ending(clean)
         return Outcome(self._final_usage(), self._finish, self._id, error, detail)
 
-    def _failed(self, chunk: _Chunk) -> Delta:
+    def _failed(self, chunk: Chunk) -> Delta:
         flat = {"message": chunk.message, "type": chunk.type, "code": chunk.code}
         text = error_text(flat if chunk.error is None else chunk.error)
+        if chunk.error_type:
+            text = f"{chunk.error_type}: {text}"
         self._error = self._error or text
         return Delta(error=text)
 
-    def _without_choices(self, chunk: _Chunk, event: bytes) -> Delta:
+    def _without_choices(self, chunk: Chunk, event: bytes) -> Delta:
         if chunk.usage is not None:
             self._usage = chunk.usage
         elif chunk.choices is None:
             raise ValueError(f"no chunk of an OpenAI stream: {excerpt(event)}")
         return _NOTHING
 
-    def _tokens(self, choices: list[_Choice], usage: _Counts | None) -> Delta:
+    def _tokens(self, choices: list[_Choice], told: int | None) -> Delta:
         answer = reasoning = blank = False
         ids = 0
         for choice in choices:
-            if choice.finish_reason is not None:
+            if choice.finish_reason:  # some servers write "" until the end
                 self._finish = choice.finish_reason
             if choice.token_ids:
                 ids += len(choice.token_ids)
@@ -164,7 +182,7 @@ class ChunkDecoder:
             else:
                 blank = delta.content is not None
         text = answer or reasoning
-        tokens = self._count(choices[0].index, usage, ids, text)
+        tokens = self._count(choices[0].index, told, ids, text)
         if not (text or tokens):
             return _NOTHING
         if reasoning and not answer:
@@ -180,18 +198,17 @@ class ChunkDecoder:
             return _ANSWER_OF_UNKNOWN_SIZE
         return _ANSWERS[tokens] if tokens <= 64 else Delta(carries=True, answer=True, tokens=tokens)
 
-    def _count(self, index: int, usage: _Counts | None, ids: int, text: bool) -> int | None:
+    def _count(self, index: int, told: int | None, ids: int, text: bool) -> int | None:
         """How many tokens are new in a chunk, None where that is unknown or there are none."""
         before = self._counted.get(index, 0)
-        if usage is None or usage.completion_tokens is None:
+        if told is None:
             if ids:
                 self._counted[index] = before + ids
                 return ids
             self._gap = self._gap or text
             return None
-        self._usage = usage
-        self._counted[index] = usage.completion_tokens
-        new = usage.completion_tokens - before
+        self._counted[index] = told
+        new = told - before
         if self._gap:
             self._gap = new <= 0
             return ids or None
@@ -209,10 +226,11 @@ class ChunkDecoder:
             return Usage(prompt_tokens=usage.prompt_tokens if usage else None)
         of_prompt = usage.prompt_tokens_details or _Details()
         of_output = usage.completion_tokens_details or _Details()
+        told = of_output.reasoning_tokens is not None
         return Usage(
             prompt_tokens=usage.prompt_tokens,
             output_tokens=usage.completion_tokens,
-            reasoning_tokens=of_output.reasoning_tokens,
+            reasoning_tokens=of_output.reasoning_tokens if told else usage.reasoning_tokens or None,
             cached_tokens=of_prompt.cached_tokens,
             source="usage",
         )

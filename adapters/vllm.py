@@ -52,6 +52,8 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "ttft_count": ("vllm:time_to_first_token_seconds_count",),
     "itl_sum": ("vllm:inter_token_latency_seconds_sum", "vllm:time_per_output_token_seconds_sum"),
     "itl_count": ("vllm:inter_token_latency_seconds_count", "vllm:time_per_output_token_seconds_count"),
+    "tpot_sum": ("vllm:request_time_per_output_token_seconds_sum",),
+    "tpot_count": ("vllm:request_time_per_output_token_seconds_count",),
     "e2e_sum": ("vllm:e2e_request_latency_seconds_sum",),
     "e2e_count": ("vllm:e2e_request_latency_seconds_count",),
     "queue_time_sum": ("vllm:request_queue_time_seconds_sum",),
@@ -65,6 +67,16 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "spec_drafts": ("vllm:spec_decode_num_drafts",),
     "spec_draft_tokens": ("vllm:spec_decode_num_draft_tokens",),
     "spec_accepted_tokens": ("vllm:spec_decode_num_accepted_tokens",),
+}
+
+# After vllm/v1/metrics/stats.py and vllm/renderers/base.py of 0.32.
+_NOTES = {
+    "ttft": "from when the front end takes the request up, in current versions before its chat template and tokeniser, "
+    "to when it reads the engine's first output",
+    "itl": "one value for each step that gave a request tokens, by the engine's clock",
+    "e2e": "from when the front end takes the request up to when it reads the engine's last output",
+    "queue_time": "from the scheduler's queue to the first step that the request is part of",
+    "prefill_time": "from that step to the first token, by the engine's clock",
 }
 
 
@@ -136,7 +148,7 @@ class VllmAdapter(BaseAdapter):
         token_id_prompts=True,
     )
     tokenization = Tokenization(_ask_text_ids, _ask_chat_ids, _read_ids)
-    metrics = (prometheus("/metrics", METRICS),)
+    metrics = (prometheus("/metrics", METRICS, notes=_NOTES),)
     launcher: Launcher | None = Launcher(_command, version=("vllm", "--version"))
     # Served only where the server runs with VLLM_SERVER_DEV_MODE=1.
     cache_reset = HttpRequest("POST", "/reset_prefix_cache")

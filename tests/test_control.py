@@ -17,6 +17,7 @@ from answering import Asked, answering
 from servemark.adapters.vllm import ADAPTER
 from servemark.harness.errors import BadInput, TargetUnusable
 from servemark.harness.server.control import Control, choose_model, discover
+from servemark.harness.server.target import Target, reach
 from servemark.harness.types import HttpRequest, ServerFacts
 
 HEALTH = HttpRequest("GET", "/health")
@@ -94,6 +95,22 @@ def test_an_answer_may_lack_what_is_not_required() -> None:
     with answering(fake) as url, Control(url) as control:
         facts = discover(ADAPTER, control)
     assert (facts.ready, facts.version, facts.models) == (True, None, ())
+
+
+def reached_vllm(fake: FakeVllm) -> Target:
+    with answering(fake) as url:
+        target = reach(ADAPTER, url, (), "tiny")
+        target.close()
+        return target
+
+
+def test_a_server_that_shows_no_sign_of_its_kind_is_refused() -> None:
+    """Another's OpenAI server has models too. A version, or no list at all as behind a gateway, rules nothing out."""
+    strange = (200, json.dumps({"data": [{**CARD, "owned_by": "somebody"}]}).encode())
+    with pytest.raises(TargetUnusable, match=r"shows no sign of being vllm .* give --target openai"):
+        reached_vllm(FakeVllm({"/v1/models": [strange], "/version": [(404, b"")]}))
+    assert reached_vllm(FakeVllm({"/v1/models": [strange]})).facts.version == "0.32.0"
+    assert reached_vllm(FakeVllm({"/v1/models": [(404, b"")], "/version": [(404, b"")]})).facts.models == ()
 
 
 def test_it_waits_for_a_server_that_is_loading() -> None:

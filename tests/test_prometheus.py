@@ -97,8 +97,26 @@ def test_what_is_no_metrics_page_is_a_value_error(body: bytes) -> None:
         parse_metrics(body)
 
 
+def test_one_metric_over_another_and_over_a_number() -> None:
+    metrics = parse_metrics('b{of="used"} 3\nb{of="all"} 12\nz 0\nwait_us{x=" / "} 2500000\nwait_us{x="y"} 500000\n')
+    assert metrics.value('b{of="used"} / b{of="all"}') == 0.25
+    assert metrics.value("wait_us / 1e6") == 3.0
+    assert metrics.value('wait_us{x=" / "} / 1000') == 2500.0
+    assert metrics.value("max(wait_us) / max(b)") == 2500000 / 12
+    assert metrics.value("b / z") is None
+    assert metrics.value("b / nowhere") is None
+    assert metrics.value("nowhere / b") is None
+
+
 @pytest.mark.parametrize("selector", ["", "max(a", "a)", "min(a)", "a{x}", "a b", "max(a) + 1"])
-def test_a_malformed_selector_is_a_value_error(selector: str) -> None:
+@pytest.mark.parametrize("ratio", ["{}", "a / {}", "{} / a"])
+def test_a_malformed_selector_is_a_value_error(selector: str, ratio: str) -> None:
+    with pytest.raises(ValueError, match="selects no metric"):
+        parse_metrics("a 1\n").value(ratio.format(selector))
+
+
+@pytest.mark.parametrize("selector", ["a /", "a/b", "a / b / a", "a / .", "a / 1.2.3", "1 / a"])
+def test_a_malformed_ratio_is_a_value_error(selector: str) -> None:
     with pytest.raises(ValueError, match="selects no metric"):
         parse_metrics("a 1\n").value(selector)
 

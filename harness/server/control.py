@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from types import TracebackType
 
@@ -59,7 +59,7 @@ class Control:
                 timeout=limit_s,
             )
         except httpx.TransportError as error:
-            raise NotReady(f"{self.url} {_what_failed(error, request.path, limit_s)}") from error
+            raise NotReady(f"{self.url} {what_failed(error, request.path, limit_s)}") from error
         return answer.status_code, answer.content
 
     def _absolute(self, path: str) -> str:
@@ -88,7 +88,8 @@ def tls_settings(url: str, cacert: str | None, insecure: bool) -> ssl.SSLContext
         raise BadInput(f"--cacert {cacert}: no readable PEM file of certificates ({error})") from None
 
 
-def _what_failed(error: Exception, path: str, limit_s: float) -> str:
+def what_failed(error: Exception, path: str, limit_s: float, flag: str = "--url") -> str:
+    """What is said of an address that `flag` gave, and what to do."""
     import httpx
 
     causes = list(_causes(error))
@@ -99,15 +100,15 @@ def _what_failed(error: Exception, path: str, limit_s: float) -> str:
         if isinstance(cause, ssl.SSLError):
             return f"does not speak TLS as expected ({cause.reason}); is it http:// rather than https://?"
         if isinstance(cause, socket.gaierror):
-            return "names a host that cannot be resolved; check the host name in --url"
+            return f"names a host that cannot be resolved; check the host name in {flag}"
         if isinstance(cause, ConnectionRefusedError):
-            return "refuses connections; is the server running, and is the port in --url right?"
+            return f"refuses connections; is the server running, and is the port in {flag} right?"
     if isinstance(error, httpx.ConnectTimeout):
-        return f"accepts no connection within {limit_s:g} s; check the address in --url and any firewall between"
+        return f"accepts no connection within {limit_s:g} s; check the address in {flag} and any firewall between"
     if isinstance(error, httpx.TimeoutException):
         return f"accepts connections but does not answer {path} within {limit_s:g} s; is the server stuck?"
     if isinstance(error, httpx.ConnectError):
-        return f"cannot be reached ({causes[-1]}); check the address in --url"
+        return f"cannot be reached ({causes[-1]}); check the address in {flag}"
     return f"does not answer {path} as an HTTP server would ({causes[-1]}); is it this port, and is it https://?"
 
 
@@ -118,10 +119,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-def discover(adapter: Adapter, control: Control, wait_s: float = 0.0) -> ServerFacts:
+def discover(
+    adapter: Adapter, control: Control, wait_s: float = 0.0, pause: Callable[[float], None] = time.sleep
+) -> ServerFacts:
     """What the adapter's probes find out; polls up to `wait_s` while the server is unreachable or not ready.
 
-    TargetUnusable where it stays so, refuses the credentials, or is another kind of server.
+    NotReady where it stays so, TargetUnusable where it refuses the credentials or is another kind of server. `pause`
+    passes so many seconds between polls.
     """
     deadline_ns = now_ns() + round(wait_s * SECOND)
     while True:
@@ -131,8 +135,8 @@ def discover(adapter: Adapter, control: Control, wait_s: float = 0.0) -> ServerF
             left_s = (deadline_ns - now_ns()) / SECOND
             if left_s <= 0:
                 waited = f" (waited {wait_s:g} s for it)" if wait_s > 0 else ""
-                raise TargetUnusable(f"{error}{waited}") from error
-        time.sleep(min(_POLL_S, left_s))
+                raise NotReady(f"{error}{waited}") from error
+        pause(min(_POLL_S, left_s))
 
 
 def ask_probes(probes: Iterable[Probe], control: Control, facts: ServerFacts | None = None) -> ServerFacts:
@@ -184,7 +188,7 @@ def choose_model(facts: ServerFacts, asked: str | None) -> str:
     if facts.default_model is not None:
         return facts.default_model
     if not facts.models:
-        raise TargetUnusable("the server lists no models; name the one to ask for with --model")
+        raise TargetUnusable("the server does not say which model it serves; name the one to ask for with --model")
     if len(facts.models) > 1:
         raise TargetUnusable(f"the server has several models; choose one with --model: {served}")
     return facts.models[0]

@@ -14,7 +14,8 @@ _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _LABELS = r'(?:\s*[a-zA-Z_][a-zA-Z0-9_.]*\s*=\s*"(?:[^"\\]|\\.)*"\s*,?)*\s*'
 _LINE = re.compile(rf"({_NAME})(?:\{{({_LABELS})\}})?\s+(\S+)(?:\s+[-+0-9.eE]+)?(?:\s+#.*)?\s*", re.ASCII)
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_.]*)\s*=\s*"((?:[^"\\]|\\.)*)"')
-_SELECTOR = re.compile(rf"(?:(max|sum)\()?({_NAME})(?:\{{({_LABELS})\}})?(\))?", re.ASCII)
+_TERM = rf"(?:(max|sum)\()?({_NAME})(?:\{{({_LABELS})\}})?(\))?"
+_SELECTOR = re.compile(rf"{_TERM}(?: / (?:{_TERM}|(\d+(?:\.\d+)?(?:e\d+)?)))?", re.ASCII)
 _ESCAPE = re.compile(r"\\(.)")
 
 
@@ -33,16 +34,24 @@ class Metrics:
     def value(self, selector: str) -> float | None:
         """Sum over labels of `name` or `name{label="value"}`; `max(...)` takes the largest instead.
 
-        A counter may be named with or without its `_total`. None where no series matches; NaN values are left out.
+        `a / b` divides one by another, or by a number. A counter may be named with or without its `_total`. None where
+        no series matches or the divisor is 0; NaN values are left out.
         """
         match = _SELECTOR.fullmatch(selector)
-        if match is None or bool(match[1]) != bool(match[4]):
-            raise ValueError(f'{selector!r} selects no metric: write name, name{{label="value"}} or max(name)')
-        wanted = _labels(match[3] or "").items()
-        values = [s.value for s in self._of(match[2]) if wanted <= s.labels.items() and not math.isnan(s.value)]
+        if match is None or any(bool(match[opened]) != bool(match[opened + 3]) for opened in (1, 5)):
+            raise ValueError(f'{selector!r} selects no metric: write name, name{{label="value"}}, max(name) or a / b')
+        value = self._reduced(*match.group(1, 2, 3))
+        if match[9] is None and match[6] is None:
+            return value
+        divisor = float(match[9]) if match[9] else self._reduced(*match.group(5, 6, 7))
+        return value / divisor if value is not None and divisor else None
+
+    def _reduced(self, reduction: str | None, name: str, labels: str | None) -> float | None:
+        wanted = _labels(labels or "").items()
+        values = [s.value for s in self._of(name) if wanted <= s.labels.items() and not math.isnan(s.value)]
         if not values:
             return None
-        return max(values) if match[1] == "max" else math.fsum(values)
+        return max(values) if reduction == "max" else math.fsum(values)
 
     def labels(self, name: str) -> list[Mapping[str, str]]:
         """The labels of each series of a metric: how `_info` metrics carry settings."""

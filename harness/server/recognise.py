@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from servemark.harness.errors import BenchError, TargetUnusable
 from servemark.harness.server.control import Control, NotReady
 from servemark.harness.server.discovery import adapter_names, load_adapter
-from servemark.harness.types import Adapter
+from servemark.harness.types import Adapter, ServerFacts
 
 
 def refuse_other(adapter: Adapter, control: Control) -> bool:
@@ -27,6 +27,18 @@ def refuse_other(adapter: Adapter, control: Control) -> bool:
             f"give --target {found.name}"
         )
     return True
+
+
+def refuse_anonymous(adapter: Adapter, url: str, facts: ServerFacts) -> None:
+    """TargetUnusable where a server lists its models, none of them this kind's, and tells no version either.
+
+    `facts` are what the adapter's probes found. A server without a list rules nothing out: a gateway may hide it.
+    """
+    if adapter.signature is not None and facts.models and facts.engine is None and facts.version is None:
+        raise TargetUnusable(
+            f"{url} shows no sign of being {adapter.name} ({adapter.about}): none of its models is such a server's, "
+            "and it tells no version; give --target openai for another server that speaks OpenAI's API"
+        )
 
 
 def _others(adapter: Adapter) -> Iterator[Adapter]:
