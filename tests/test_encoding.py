@@ -17,7 +17,7 @@ from servemark.harness.plan.schedule import Schedule, plan
 from servemark.harness.plan.spec import load_workload
 from servemark.harness.plan.tokens import vocabulary_for
 from servemark.harness.server.control import Control
-from servemark.harness.server.target import Target
+from servemark.harness.server.target import Replica, Target
 from servemark.harness.types import HttpRequest, Options, Request, ServerFacts
 
 HEADERS = (("Authorization", "Bearer k"), ("X-Request-Id", "mine"))
@@ -50,8 +50,8 @@ def jobs(made: Schedule, target: Target) -> Jobs:
     return Jobs(made, target, Options(model="m"), "run-1")
 
 
-def split(job: Job) -> tuple[str, dict[str, str], dict[str, object]]:
-    head, _, body = job.payload.partition(b"\r\n\r\n")
+def split(job: Job, place: int = 0) -> tuple[str, dict[str, str], dict[str, object]]:
+    head, _, body = job.message(place).partition(b"\r\n\r\n")
     line, *lines = head.decode("ascii").split("\r\n")
     return line, dict(each.split(": ", 1) for each in lines), json.loads(body)
 
@@ -70,6 +70,20 @@ def test_a_job_is_the_whole_message(tmp_path: Path, target: Target) -> None:
     assert body["stream"] is True
     assert made[3].asked_output_tokens == 8
     assert made[3].asked_prompt_tokens in range(20, 61)
+
+
+def test_each_replica_has_its_own_head_before_the_same_body(tmp_path: Path, target: Target) -> None:
+    """The worker chooses when it sends, so the request is ready for all of them."""
+    with Control("https://other.example") as second:
+        several = replace(target, others=(Replica(second.url, second, ServerFacts()),))
+        [alone], [both] = (list(jobs(schedule(tmp_path, each, run="requests: 1"), each)) for each in (target, several))
+    assert both.message(0) == alone.message(0) == alone.payload
+    (line, headers, body), (line_two, headers_two, body_two) = (split(both, place) for place in (0, 1))
+    assert (line, line_two) == ("POST /base/v1/chat/completions HTTP/1.1", "POST /v1/chat/completions HTTP/1.1")
+    assert (headers.pop("Host"), headers_two.pop("Host")) == ("127.0.0.1:9", "other.example")
+    assert headers == headers_two
+    assert body == body_two
+    assert both.size == len(both.message(0)) + len(both.heads[1])
 
 
 def test_each_request_has_an_id_of_its_run_and_place(tmp_path: Path, target: Target) -> None:

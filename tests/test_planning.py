@@ -8,24 +8,30 @@ import pytest
 
 from servemark.adapters.vllm import ADAPTER
 from servemark.harness.load.messages import Plan
-from servemark.harness.plan.planning import worker_plan
+from servemark.harness.plan.planning import share, worker_plan
 from servemark.harness.plan.schedule import plan
 from servemark.harness.plan.spec import load_workload
 from servemark.harness.plan.tokens import vocabulary_for
 from servemark.harness.server.control import Control
-from servemark.harness.server.target import Target
+from servemark.harness.server.target import Replica, Target
 from servemark.harness.types import ServerFacts
 
 SECOND = 1_000_000_000
 PROMPTS = "prompts: {source: synthetic, input_tokens: 64, output_tokens: 8}"
 
 
-def planned(tmp_path: Path, load: str, run: str = "{duration: 60s, warmup: 10s}", request: str = "{}") -> Plan:
+def planned(
+    tmp_path: Path,
+    load: str,
+    run: str = "{duration: 60s, warmup: 10s}",
+    request: str = "{}",
+    target: Target | None = None,
+) -> Plan:
     path = tmp_path / "w.yaml"
     path.write_text(f"version: 1\n{PROMPTS}\nload: {load}\nrun: {run}\nrequest: {request}\n")
     loaded = load_workload(str(path), {})
     with Control("http://127.0.0.1:9/base") as control:
-        target = Target(ADAPTER, control.url, (), control, ServerFacts(), "m")
+        target = target or Target(ADAPTER, control.url, (), control, ServerFacts(), "m")
         schedule = plan(loaded, vocabulary_for("chat", "m", None, target.ask, None, None))
         return worker_plan(loaded.spec, schedule, target, loaded.spec.request.endpoint or "chat")
 
@@ -67,6 +73,32 @@ def test_warm_up_is_a_time_or_a_number_and_so_is_the_end(
     made = planned(tmp_path, "{concurrency: 2}", run)
     assert (made.warmup_ns, made.warmup_requests) == (warmup_ns, warmup_requests)
     assert (made.duration_ns, made.measured_requests) == (duration_ns, requests)
+
+
+@pytest.mark.parametrize(
+    ("connections", "replicas", "each"),
+    [
+        (7, 1, 7),
+        (1000, 4, 266),  # a fair share and 16
+        (1001, 4, 267),
+        (8, 2, 8),  # never more than all of them
+        (256, 16, 32),
+    ],
+)
+def test_connections_are_shared_out_among_replicas(connections: int, replicas: int, each: int) -> None:
+    assert share(connections, replicas) == each
+
+
+def test_every_replica_has_its_address_in_the_plan(tmp_path: Path) -> None:
+    with Control("http://127.0.0.1:9/base") as first, Control("https://there:8443") as second:
+        others = (Replica(second.url, second, ServerFacts()),)
+        target = Target(ADAPTER, first.url, (), first, ServerFacts(), "m", others=others, balance="sticky")
+        made = planned(tmp_path, "{concurrency: 40, requests_per_minute: 90}", target=target)
+    assert [(each.url, each.port, each.tls) for each in made.addresses] == [
+        ("http://127.0.0.1:9/base", 9, False),
+        ("https://there:8443", 8443, True),
+    ]
+    assert (made.balance, made.connections_ahead, made.requests_per_minute) == ("sticky", 36, 90)
 
 
 def test_a_rate_with_a_cap_stays_an_open_loop(tmp_path: Path) -> None:

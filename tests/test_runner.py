@@ -239,6 +239,39 @@ async def test_a_kept_alive_connection_that_closes_is_resent_once_and_counted() 
     assert sum(record.resends for record in records) == 3  # each after the first met a connection used once
 
 
+async def test_a_request_is_resent_over_a_connection_that_was_never_used() -> None:
+    """Some servers close every connection after one answer, whatever they say: another kept one is closed as well."""
+    answered: list[int] = []
+
+    async def closes_on_second(peer: Peer) -> None:
+        if peer.served:
+            peer.reset()
+        else:
+            answered.append(1)
+            while len(answered) < 3:  # three at once, so that three used connections are kept
+                await asyncio.sleep(0.001)
+            await peer.stream(1)
+
+    async with serving({"x": closes_on_second}) as port:
+        records, _ = await run(plan(port, concurrency=3), [job(k, "x") for k in range(12)])
+    assert [record.error for record in records] == [None] * 12
+    assert sum(record.resends for record in records) >= 1
+
+
+async def test_a_server_that_closes_what_it_says_it_keeps_is_learnt() -> None:
+    async def closes_on_second(peer: Peer) -> None:
+        if peer.served:
+            peer.reset()
+        else:
+            await peer.stream(1)
+
+    async with serving({"x": closes_on_second}) as port:
+        records, _ = await run(plan(port), [job(k, "x") for k in range(20)])
+    assert [record.error for record in records] == [None] * 20
+    assert [record.resends for record in records] == [0, 1, 1, 1] + [0] * 16
+    assert all(record.connect_ns is not None for record in records)
+
+
 async def test_a_fresh_connection_that_resets_is_not_resent() -> None:
     async def always(peer: Peer) -> None:
         peer.reset()
@@ -349,6 +382,41 @@ async def test_who_still_thinks_when_the_time_is_up_sends_no_more() -> None:
         made = plan(port, think_time_ns=400 * MS, duration_ns=200 * MS)
         records, report = await run(made, [job(k, "x") for k in range(5)])
     assert len(records) == 1
+    assert report.drained
+
+
+async def test_a_cap_on_requests_per_minute_paces_a_closed_loop_and_says_so() -> None:
+    """1,200 a minute are two each tenth of a second, so the last two of ten leave after 0.4 s."""
+    async with serving({"x": lambda peer: peer.stream(1)}) as port:
+        records, report = await run(
+            plan(port, concurrency=4, requests_per_minute=1200), [job(k, "x") for k in range(10)]
+        )
+    assert [record.error for record in records] == [None] * 10
+    assert max(record.intended_ns for record in records) - report.started_ns >= 400 * MS
+    assert all((record.sent_ns or 0) >= record.intended_ns for record in records)
+    assert report.throttled >= 8
+    assert report.throttled_ns > 400 * MS
+    assert report.schedule_finished
+
+
+async def test_what_a_cap_holds_back_beyond_the_warm_up_counts() -> None:
+    async with serving({"x": lambda peer: peer.stream(1)}) as port:
+        made = plan(port, concurrency=4, requests_per_minute=1200, warmup_ns=250 * MS, measured_requests=6)
+        records, report = await run(made, [job(k, "x") for k in range(50)])
+    assert [record.phase for record in records].count("measured") == 6
+    for record in records:
+        assert (record.phase == "warmup") == (record.intended_ns < report.started_ns + 250 * MS)
+    assert records[-1].request_id == report.issued - 1  # none was left out
+
+
+@pytest.mark.parametrize("stop_after_s", [None, 0.2])
+async def test_what_a_cap_still_holds_back_at_the_end_is_never_sent(stop_after_s: float | None) -> None:
+    async with serving({"x": lambda peer: peer.stream(1)}) as port:
+        duration_ns = 200 * MS if stop_after_s is None else None
+        made = plan(port, concurrency=3, requests_per_minute=1, duration_ns=duration_ns)
+        records, report = await run(made, [job(k, "x") for k in range(9)], stop_after_s)
+    assert [record.error for record in records] == [None]
+    assert report.issued == 1
     assert report.drained
 
 

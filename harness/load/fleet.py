@@ -29,7 +29,7 @@ from servemark.harness.load.messages import (
     frame,
     read_frame,
 )
-from servemark.harness.types import Record, WorkerReport
+from servemark.harness.types import Record, StopReason, WorkerReport
 
 JOBS_AHEAD = 512
 _PATIENCE_S = 10.0  # after the drain, for a worker that was told to stop
@@ -84,9 +84,9 @@ class Fleet:
             raise error
         return self._report
 
-    def stop(self, drain_ns: int) -> None:
+    def stop(self, drain_ns: int, reason: StopReason = "interrupted") -> None:
         """Asks the worker to send nothing more; again with a shorter drain to end sooner."""
-        self._stop = Stop(drain_ns)
+        self._stop = Stop(drain_ns, reason)
         self._tell(self._stop)
         if self._patience is not None:
             self._patience.cancel()
@@ -123,8 +123,8 @@ class Fleet:
                     self._filled.set()
                     self._room.clear()
                     await self._room.wait()
-                self._sizes.append(len(job.payload))
-                self._bytes += len(job.payload)
+                self._sizes.append(job.size)
+                self._bytes += job.size
                 self._tell(job)
                 if len(self._sizes) % 16 == 0:
                     await asyncio.sleep(0)

@@ -11,6 +11,7 @@ from servemark.harness.clock import SECOND, now_ns
 from servemark.harness.load.jobs import JobQueue
 from servemark.harness.load.messages import Plan
 from servemark.harness.load.pacer import Pacer
+from servemark.harness.load.throttle import Throttle
 from servemark.harness.load.wire import Exchange
 from servemark.harness.types import Phase
 
@@ -32,6 +33,7 @@ class Lateness:
 
 class Issuer(Protocol):
     late: Lateness
+    throttle: Throttle | None
 
     async def issue(self) -> None:
         """Hands requests to `start` until the schedule is done; cancelled to stop before."""
@@ -69,6 +71,7 @@ class OpenIssuer:
         self._in_flight = 0
         self._held: deque[Exchange] = deque()  # due, but the cap is reached
         self.late = Lateness()
+        self.throttle: Throttle | None = None
 
     async def issue(self) -> None:
         while True:
@@ -102,7 +105,7 @@ class OpenIssuer:
 
 
 class ClosedIssuer:
-    """Each slot's next request is intended when its last one ended, plus think time."""
+    """Each slot's next request is intended when its last one ended, plus think time, and the throttle lets it go."""
 
     def __init__(self, plan: Plan, jobs: JobQueue, pacer: Pacer, started_ns: int, start: Start) -> None:
         self._plan = plan
@@ -116,6 +119,7 @@ class ClosedIssuer:
         self._fed = asyncio.Event()
         self._thinking: set[asyncio.Task[None]] = set()
         self.late = Lateness()
+        self.throttle = Throttle(plan.requests_per_minute) if plan.requests_per_minute else None
 
     async def issue(self) -> None:
         await self._pacer.until(self._started_ns)
@@ -125,7 +129,10 @@ class ClosedIssuer:
         try:
             async with asyncio.timeout(self._seconds()):
                 await self._over.wait()
-                await asyncio.gather(*self._thinking)
+                if self._enough:
+                    self.take_back()
+                else:
+                    await asyncio.gather(*self._thinking)
         except TimeoutError:
             self.take_back()
         finally:
@@ -178,12 +185,8 @@ class ClosedIssuer:
     def _launch(self, exchange: Exchange) -> None:
         think_ns = self._plan.think_time_ns if exchange.intended_ns > self._started_ns else 0
         exchange.intended_ns += think_ns
-        if phase_of(self._plan, self._started_ns, exchange.job.index, exchange.intended_ns) == "measured":
-            self._measured += 1
-            if self._measured == self._plan.measured_requests:
-                self._over.set()
-        if not think_ns:
-            self._start(exchange)
+        if not think_ns and self.throttle is None:
+            self._depart(exchange)
             return
         task = asyncio.create_task(self._start_later(exchange))
         self._thinking.add(task)
@@ -191,10 +194,26 @@ class ClosedIssuer:
 
     async def _start_later(self, exchange: Exchange) -> None:
         await self._pacer.until(exchange.intended_ns)
+        if self.throttle is not None:
+            exchange.intended_ns = await self.throttle.let_go(exchange.intended_ns)
+        self._depart(exchange)
+
+    @property
+    def _enough(self) -> bool:
+        return self._measured == self._plan.measured_requests
+
+    def _depart(self, exchange: Exchange) -> None:
+        """Only now it is known whether it counts: it may have waited beyond the end of the warm-up."""
+        if self._enough:
+            return
+        if phase_of(self._plan, self._started_ns, exchange.job.index, exchange.intended_ns) == "measured":
+            self._measured += 1
+            if self._enough:
+                self._over.set()
         self._start(exchange)
 
     def take_back(self) -> list[Exchange]:
-        """Nothing: who is thinking has not asked yet."""
+        """Nothing: who is thinking, or is held back, has not asked yet."""
         for task in self._thinking:
             task.cancel()
         return []

@@ -1,4 +1,4 @@
-"""What this machine allows: open files."""
+"""How many connections are kept, and what this machine allows: open files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import resource
 from servemark.harness.errors import BadInput
 from servemark.harness.load.messages import Plan
 
+SPARE = 16
+"""Kept idle at each address where more may be needed than stand; at 50 opened a second, enough for a burst."""
 _OTHER_FILES = 64
 
 
@@ -17,7 +19,10 @@ def most_files() -> int:
 
 def check_files(plan: Plan) -> None:
     """BadInput where the run is sure to need more connections than files may be open."""
-    needed = max(plan.connections_ahead, plan.concurrency or plan.max_in_flight or 0) + _OTHER_FILES
+    replicas = len(plan.addresses)
+    spare = SPARE * replicas if replicas > 1 else 0
+    in_flight = plan.concurrency or plan.max_in_flight or 0
+    needed = max(plan.connections_ahead * replicas, in_flight + spare) + _OTHER_FILES
     if needed > most_files():
         raise BadInput(
             f"{needed} files must be open at once and this machine allows {most_files()}; "

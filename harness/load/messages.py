@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from servemark.harness.types import Endpoint, Framing, Record, WorkerReport
+from servemark.harness.types import Endpoint, Framing, Record, StopReason, WorkerReport
 
 _LENGTH_BYTES: Final = 4
 
@@ -46,12 +46,17 @@ class Plan(msgspec.Struct, frozen=True, tag=True):
     framing: Framing
     endpoint: Endpoint
     timeouts: Timeouts
+    balance: str = "round-robin"
+    """Who of several addresses gets a request."""
     concurrency: int | None = None
     """Closed loop: this many slots. None: open loop, jobs carry their offsets."""
     max_in_flight: int | None = None
     """Open loop: a cap; waiting for a slot counts from the intended time."""
     think_time_ns: int = 0
+    requests_per_minute: int | None = None
+    """Closed loop: at most so many, over all addresses."""
     connections_ahead: int = 8
+    """On each address."""
     fresh_connections: bool = False
     warmup_ns: int = 0
     warmup_requests: int = 0
@@ -64,17 +69,29 @@ class Plan(msgspec.Struct, frozen=True, tag=True):
 
 
 class Job(msgspec.Struct, frozen=True, tag=True):
-    """One encoded request. `payload` is the whole HTTP message; `offset_ns` None in a closed loop."""
+    """One encoded request; `offset_ns` None in a closed loop.
+
+    `payload` is the whole HTTP message. Where there are several addresses it is the body, and `heads` holds what
+    comes before it for each of them: the worker chooses when it sends.
+    """
 
     index: int
     offset_ns: int | None
     payload: bytes
-    address: int = 0
+    heads: tuple[bytes, ...] = ()
     class_: str = "default"
     session_id: str | None = None
     turn: int = 0
     asked_prompt_tokens: int | None = None
     asked_output_tokens: int | None = None
+
+    def message(self, place: int) -> bytes:
+        """The whole HTTP message for the address at this place."""
+        return self.heads[place] + self.payload if self.heads else self.payload
+
+    @property
+    def size(self) -> int:
+        return len(self.payload) + sum(map(len, self.heads))
 
 
 class EndOfJobs(msgspec.Struct, frozen=True, tag=True):
@@ -86,9 +103,10 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
-    """Send nothing more, drain for at most this long, report."""
+    """Send nothing more, drain for at most this long, report; the first reason stands."""
 
     drain_ns: int
+    reason: StopReason = "interrupted"
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

@@ -139,7 +139,7 @@ class Reader:
             class_=job.class_,
             session_id=job.session_id,
             turn=job.turn,
-            url=self._urls[job.address],
+            url=self._urls[exchange.address],
             worker=self._worker,
             phase=phase,
             intended_ns=exchange.intended_ns,

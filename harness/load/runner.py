@@ -9,23 +9,20 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Literal
 
-from servemark.harness.clock import MS, SECOND, now_ns
-from servemark.harness.load.issuing import Issuer, Lateness, issuer_for, phase_of
+from servemark.harness.clock import MS, now_ns
+from servemark.harness.load.issuing import Issuer, issuer_for, phase_of
 from servemark.harness.load.jobs import JobQueue
 from servemark.harness.load.later import ReadLater
 from servemark.harness.load.messages import Plan, Status
 from servemark.harness.load.pacer import Pacer
 from servemark.harness.load.pool import Pool
 from servemark.harness.load.reading import Reader
+from servemark.harness.load.replicas import Replicas
 from servemark.harness.load.watch import LoopWatch, sweep
 from servemark.harness.load.wire import Connection, Exchange, WireClock
-from servemark.harness.types import Adapter, Phase, Record, WorkerReport
-
-StopReason = Literal["finished", "interrupted", "server_lost", "generator_lost"]
+from servemark.harness.types import Adapter, Phase, Record, StopReason, WorkerReport
 
 _LEAD_NS = 20 * MS  # from "begin" to offset 0, so that nothing is late at the start
-_LOST_AFTER_NS = 5 * SECOND
-_LOST_FAILURES = 20
 
 
 class Runner:
@@ -46,6 +43,7 @@ class Runner:
         self._pacer = Pacer()
         self._reader = Reader(adapter, plan.endpoint, plan.worker, [address.url for address in plan.addresses])
         self._later = ReadLater(self._reader, self._pacer, self._phase, on_record)
+        self._replicas = Replicas(plan)
         self._pool = Pool(plan, self._clock, self._done, self._later.add_early)
         self._watch = LoopWatch()
         self._flying: dict[Exchange, Connection | None] = {}  # None: still connecting
@@ -57,8 +55,6 @@ class Runner:
         self._drain_ns = plan.drain_ns
         self._started_ns = 0
         self._sent = 0
-        self._refusals = 0
-        self._refused_since_ns = 0
 
     async def prepare(self) -> int:
         """Opens connections ahead; returns how many stand."""
@@ -72,7 +68,7 @@ class Runner:
         issuer = self._issuer = issuer_for(self._plan, self._jobs, self._pacer, self._started_ns, self._start)
         with _no_garbage_collection():
             finished, drained = await self._run(issuer)
-        return self._report(issuer.late, finished, drained, time.process_time_ns() - cpu_ns)
+        return self._report(issuer, finished, drained, time.process_time_ns() - cpu_ns)
 
     async def _run(self, issuer: Issuer) -> tuple[bool, bool]:
         """Whether the schedule was finished, and whether everything in flight ended."""
@@ -135,7 +131,11 @@ class Runner:
     def _give_up(self, exchange: Exchange) -> None:
         exchange.error, exchange.error_detail = "abandoned", "not sent when the drain ended"
         exchange.done_ns = now_ns()
-        self._flying.pop(exchange, None)
+        if exchange in self._flying:
+            del self._flying[exchange]
+            self._replicas.ended(exchange.address)
+        else:
+            exchange.address = self._replicas.choose(exchange.job)  # where it would have gone
         self._later.add(exchange)
 
     def _phase(self, exchange: Exchange) -> Phase:
@@ -144,11 +144,19 @@ class Runner:
     # --- one request
 
     def _start(self, exchange: Exchange) -> None:
-        connection = self._pool.take(self._plan.addresses[exchange.job.address])
-        self._flying[exchange] = connection
+        exchange.address = self._replicas.choose(exchange.job)
+        self._replicas.began(exchange.address)
+        self._depart(exchange)
+
+    def _depart(self, exchange: Exchange) -> None:
+        connection = self._pool.take(exchange.address)
         if connection is not None:
             self._send(connection, exchange)
-            return
+        else:
+            self._depart_afresh(exchange)
+
+    def _depart_afresh(self, exchange: Exchange) -> None:
+        self._flying[exchange] = None
         task = asyncio.create_task(self._connect_and_send(exchange))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
@@ -160,26 +168,23 @@ class Runner:
 
     async def _connect_and_send(self, exchange: Exchange) -> None:
         try:
-            connection = await self._pool.open(self._plan.addresses[exchange.job.address])
+            connection = await self._pool.open(exchange.address)
         except TimeoutError:
             self._refused(exchange, "timeout_connect", "no connection within the connect timeout")
         except OSError as error:
             self._refused(exchange, "connect", str(error) or type(error).__name__)
         else:
-            self._refusals = 0
+            self._replicas.answered(exchange.address)
             if exchange in self._flying:
                 self._send(connection, exchange)
             else:  # given up meanwhile
                 connection.close()
 
     def _refused(self, exchange: Exchange, kind: Literal["connect", "timeout_connect"], detail: str) -> None:
-        """Many refusals in a row, and no connection for some seconds, end the run: the server is gone."""
+        """The last of all servers that is gone ends the run."""
         exchange.error, exchange.error_detail = kind, detail
         exchange.done_ns = now_ns()
-        if not self._refusals:
-            self._refused_since_ns = exchange.done_ns
-        self._refusals += 1
-        if self._refusals >= _LOST_FAILURES and exchange.done_ns - self._refused_since_ns > _LOST_AFTER_NS:
+        if self._replicas.refused(exchange.address, exchange.done_ns):
             self.stop(self._drain_ns, "server_lost")
         self._leave(exchange)
 
@@ -188,8 +193,11 @@ class Runner:
         if _may_resend(connection, exchange):
             exchange.resends = 1
             exchange.error = exchange.error_detail = exchange.done_ns = None
-            self._start(exchange)
+            self._pool.broke(exchange.address)
+            self._depart_afresh(exchange)  # a server that closed one kept connection may have closed them all
             return
+        if exchange.first_byte_ns is not None:
+            self._replicas.answered(exchange.address)
         self._pool.give(connection)
         self._leave(exchange)
 
@@ -197,6 +205,7 @@ class Runner:
         if exchange not in self._flying:
             return  # given up before
         del self._flying[exchange]
+        self._replicas.ended(exchange.address)
         self._later.add(exchange)
         if self._issuer is not None and not self._stop.is_set():
             self._issuer.ended(exchange)
@@ -214,7 +223,8 @@ class Runner:
             if not self._flying:
                 gc.collect(1)
 
-    def _report(self, late: Lateness, finished: bool, drained: bool, cpu_ns: int) -> WorkerReport:
+    def _report(self, issuer: Issuer, finished: bool, drained: bool, cpu_ns: int) -> WorkerReport:
+        late, throttle = issuer.late, issuer.throttle
         return WorkerReport(
             worker=self._plan.worker,
             started_ns=self._started_ns,
@@ -231,6 +241,8 @@ class Runner:
             wall_step_ns=self._clock.step_ns(),
             reconnects=self._pool.reconnects,
             drained=drained,
+            throttled=throttle.held if throttle else 0,
+            throttled_ns=throttle.held_ns if throttle else 0,
         )
 
 

@@ -35,6 +35,7 @@ class Exchange:
     """One request on its way. The wire writes it, the runner and the reader read it."""
 
     __slots__ = (
+        "address",
         "complete",
         "connect_ns",
         "connect_started_ns",
@@ -59,6 +60,7 @@ class Exchange:
     def __init__(self, job: Job, intended_ns: int) -> None:
         self.job = job
         self.intended_ns = intended_ns
+        self.address = 0  # its place in the plan, chosen when it is sent
         self.sent_ns: int | None = None
         self.connect_started_ns: int | None = None
         self.connect_ns: int | None = None
@@ -94,6 +96,7 @@ Endpoints = Sequence[tuple[Any, ...]]
 
 
 async def open_connection(
+    place: int,
     address: Address,
     endpoints: Endpoints,
     clock: WireClock,
@@ -104,7 +107,10 @@ async def open_connection(
     on_full: Callable[[Exchange], None],
     on_idle_lost: Callable[[Connection], None],
 ) -> Connection:
-    """Connects, and shakes hands where there is TLS. Raises OSError (ssl.SSLError included) or TimeoutError."""
+    """Connects, and shakes hands where there is TLS. Raises OSError (ssl.SSLError included) or TimeoutError.
+
+    `place` is the address's in the plan.
+    """
     loop = asyncio.get_running_loop()
     started_ns = now_ns()
     async with asyncio.timeout(timeout_s):
@@ -117,7 +123,7 @@ async def open_connection(
         except BaseException:
             sock.close()
             raise
-    return Connection(loop, address, sock, tls, clock, started_ns, on_done, on_full, on_idle_lost)
+    return Connection(loop, place, sock, tls, clock, started_ns, on_done, on_full, on_idle_lost)
 
 
 async def _connect(loop: asyncio.AbstractEventLoop, address: Address, endpoints: Endpoints) -> socket.socket:
@@ -147,7 +153,7 @@ class Connection:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        address: Address,
+        place: int,
         sock: socket.socket,
         tls: TlsLayer | None,
         clock: WireClock,
@@ -156,7 +162,7 @@ class Connection:
         on_full: Callable[[Exchange], None],
         on_idle_lost: Callable[[Connection], None],
     ) -> None:
-        self.address = address
+        self.place = place
         self.started_ns = started_ns
         self.opened_ns = now_ns()
         self.idle_since_ns = self.opened_ns
@@ -181,7 +187,7 @@ class Connection:
 
     def send(self, exchange: Exchange) -> None:
         """Hands a request to the kernel; the stamp is taken just before."""
-        data = exchange.job.payload
+        data = exchange.job.message(exchange.address)
         if self._tls is not None:
             data = self._tls.encrypt(data)
         self._parser = httptools.HttpResponseParser(self)

@@ -74,7 +74,7 @@ class Worker:
             elif isinstance(message, Begin):
                 self._begin.set()
             elif isinstance(message, Stop):
-                runner.stop(message.drain_ns)
+                runner.stop(message.drain_ns, message.reason)
                 preparing.cancel()
         runner.stop(0)
         preparing.cancel()

@@ -50,6 +50,9 @@ class ClosedLoop(Load):
     arrivals: Literal["closed"] = Field(default="closed", description="may be left out beside `concurrency`")
     concurrency: Count = Field(description="requests in flight")
     think_time: Duration = Field(default=0, description="pause of each user between an answer and the next request")
+    requests_per_minute: Count | None = Field(
+        default=None, description="at most so many, evenly spread, as hosted endpoints allow; null: no cap"
+    )
 
 
 class OpenLoop(Load):

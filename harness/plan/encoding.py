@@ -8,7 +8,7 @@ from itertools import chain
 from servemark.harness.errors import BadInput
 from servemark.harness.load.messages import Job
 from servemark.harness.plan.schedule import Planned, Schedule
-from servemark.harness.server.address import request_bytes
+from servemark.harness.server.address import request_bytes, request_head
 from servemark.harness.server.target import Target
 from servemark.harness.types import Options
 
@@ -44,24 +44,30 @@ class Jobs:
             count = self._schedule.count
             self._hashes[count] = self._schedule.hash_hex
             self._hashes.pop(count - _REMEMBERED, None)
-            yield self._job(each)
+            yield encoded(each, self._target, self._options, self._run_id)
 
-    def _job(self, each: Planned) -> Job:
-        request, target = each.request, self._target
-        named = (*target.headers, ("X-Request-Id", f"{self._run_id}-{each.index}"))
-        try:
-            payload = request_bytes(target.adapter.encode(request, self._options), target.url, named)
-        except ValueError as error:
-            raise BadInput(
-                f"request {each.index} cannot be written for target {target.adapter.name}: {error}"
-            ) from error
-        return Job(
-            index=each.index,
-            offset_ns=each.offset_ns,
-            payload=payload,
-            class_=request.class_,
-            session_id=request.session_id,
-            turn=request.turn,
-            asked_prompt_tokens=request.asked_prompt_tokens,
-            asked_output_tokens=request.asked_output_tokens,
-        )
+
+def encoded(each: Planned, target: Target, options: Options, run_id: str) -> Job:
+    """Raises BadInput where the target's dialect has no words for it."""
+    request = each.request
+    named = (*target.headers, ("X-Request-Id", f"{run_id}-{each.index}"))
+    heads: tuple[bytes, ...] = ()
+    try:
+        http = target.adapter.encode(request, options)
+        if len(target.urls) == 1:
+            payload = request_bytes(http, target.url, named)
+        else:
+            payload, heads = http.body, tuple(request_head(http, url, named) for url in target.urls)
+    except ValueError as error:
+        raise BadInput(f"request {each.index} cannot be written for target {target.adapter.name}: {error}") from error
+    return Job(
+        index=each.index,
+        offset_ns=each.offset_ns,
+        payload=payload,
+        heads=heads,
+        class_=request.class_,
+        session_id=request.session_id,
+        turn=request.turn,
+        asked_prompt_tokens=request.asked_prompt_tokens,
+        asked_output_tokens=request.asked_output_tokens,
+    )

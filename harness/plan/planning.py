@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from servemark.harness.load.limits import SPARE
 from servemark.harness.load.messages import Address, Plan, Timeouts
 from servemark.harness.plan.arrivals import ClosedLoop, OpenLoop
 from servemark.harness.plan.schedule import Schedule
@@ -14,19 +15,21 @@ _LEAST_SPARE, _MOST_SPARE = 16, 256
 
 
 def worker_plan(spec: Workload, schedule: Schedule, target: Target, endpoint: Endpoint) -> Plan:
-    base, limits = parse_url(target.url), spec.request.timeouts
+    limits = spec.request.timeouts
     closed = spec.load if isinstance(spec.load, ClosedLoop) else None
     return Plan(
         worker=0,
-        addresses=(Address(base.url, base.host, base.port, base.tls),),
+        addresses=tuple(_address(url) for url in target.urls),
         adapter=target.adapter.name,
         framing=target.adapter.framing,
         endpoint=endpoint,
         timeouts=Timeouts(limits.connect, limits.first_event, limits.gap, limits.total),
+        balance=target.balance,
         concurrency=closed.concurrency if closed else None,
         max_in_flight=spec.load.max_concurrency if isinstance(spec.load, OpenLoop) else None,
         think_time_ns=closed.think_time if closed else 0,
-        connections_ahead=connections_ahead(spec, schedule.source.size),
+        requests_per_minute=closed.requests_per_minute if closed else None,
+        connections_ahead=share(connections_ahead(spec, schedule.source.size), len(target.urls)),
         fresh_connections=spec.request.connections == "fresh",
         warmup_ns=spec.run.warmup.duration_ns,
         warmup_requests=spec.run.warmup.requests,
@@ -36,6 +39,16 @@ def worker_plan(spec: Workload, schedule: Schedule, target: Target, endpoint: En
         cacert=target.cacert,
         insecure=target.insecure,
     )
+
+
+def _address(url: str) -> Address:
+    base = parse_url(url)
+    return Address(base.url, base.host, base.port, base.tls)
+
+
+def share(connections: int, replicas: int) -> int:
+    """Of them at each replica: an even share, and spare ones for what no policy spreads evenly at every moment."""
+    return connections if replicas == 1 else min(connections, -(-connections // replicas) + SPARE)
 
 
 def connections_ahead(spec: Workload, size: int | None) -> int:
