@@ -64,7 +64,7 @@ def _check(found: Mapping[str, Any]) -> Check:
     return Check(
         code=text(found.get("code"), 60),
         severity=severity if severity in ("pass", "warning", "invalid") else "warning",
-        message=text(found.get("message"), 400),
+        message=text(found.get("message"), 1_500),  # the end of an engine's log may be in it
         remedy=text(found.get("remedy"), 400),
         waived=found.get("waived") is True,
         value=_plain(found.get("value")),
@@ -130,15 +130,70 @@ def server_figures(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the server's own metrics say over the run, where they were read."""
     server = part(run, "server")
     delta, most = part(server, "delta"), part(server, "max")
-    hits = prefix_hit_rate(server)
     found = [
         ("preemptions", _count(delta.get("preemptions"))),
-        ("prefix cache hits", None if hits is None else share(hits)),
+        ("prefix cache", _cache_at_start(run)),
+        ("prefix cache hits", _hits(run)),
+        ("accepted drafts", _accepted(delta)),
+        ("engine steps", _steps(delta)),
         ("most waiting", _count(most.get("waiting"))),
         ("most running", _count(most.get("running"))),
         ("most KV in use", None if number(most.get("kv_usage")) is None else share(number(most.get("kv_usage")))),
     ]
     return [(label, value) for label, value in found if value is not None]
+
+
+def launch_figures(run: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How the engine was started, where it was started for the run."""
+    launch = part(run, "target", "launch")
+    command, ready_s = text(launch.get("command"), 1_000), number(launch.get("ready_after_s"))
+    if not command:
+        return []
+    return [("launched as", command), *([("ready after", of_unit(ready_s, "s"))] if ready_s is not None else [])]
+
+
+def _cache_at_start(run: Mapping[str, Any]) -> str | None:
+    """Where a state of it was asked for."""
+    cache = part(run, "cache")
+    return text(cache.get("said"), 200) or None if cache.get("protocol") in ("cold", "warm") else None
+
+
+def _hits(run: Mapping[str, Any]) -> str | None:
+    """As the verdict read them, beside what the workload implies; else what the server's metrics say."""
+    cache = part(run, "cache")
+    observed, expected = number(cache.get("observed_hit_rate")), number(cache.get("expected_hit_rate"))
+    if observed is None or expected is None:
+        hits = prefix_hit_rate(part(run, "server"))
+        return None if hits is None else share(hits)
+    by = {"responses": " by the responses", "counters": " by the server's counters"}.get(text(cache.get("source")), "")
+    return f"{share(observed)}{by}; the workload implies {share(expected)}"
+
+
+def _accepted(delta: Mapping[str, Any]) -> str | None:
+    """Of the tokens that speculative decoding drafted."""
+    drafted, accepted = number(delta.get("spec_draft_tokens")), number(delta.get("spec_accepted_tokens"))
+    return f"{share(accepted / drafted)} of {drafted:,.0f} tokens" if drafted and accepted is not None else None
+
+
+def _steps(delta: Mapping[str, Any]) -> str | None:
+    steps, tokens = number(delta.get("iterations")), number(delta.get("iteration_tokens"))
+    if not steps:
+        return None
+    return f"{steps:,.0f}" + (f" of {figure(tokens / steps)} tokens each" if tokens else "")
+
+
+def readings(run: Mapping[str, Any]) -> str:
+    """How often the server's metrics were read, and why there is a gap; empty where that is not known."""
+    server = part(run, "server")
+    sources, absent = items(server, "sources"), server.get("absent")
+    places = ", ".join(text(each, 100) for each in absent[:8]) if isinstance(absent, list) else ""
+    said = [f"none told at {places}"] if places else []
+    if sources:
+        good, bad = (sum(number(source.get(key)) or 0 for source in sources) for key in ("samples", "failures"))
+        why = next((text(source.get("last_failure"), 100) for source in sources if source.get("last_failure")), "")
+        if good or bad:  # of a run that was killed nobody counted them
+            said.append(f"{good:,.0f}" + (f", {bad:,.0f} failed ({why})" if bad else ""))
+    return "; ".join(said)
 
 
 def _count(value: object) -> str | None:

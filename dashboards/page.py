@@ -17,6 +17,7 @@ from markupsafe import Markup
 from servemark.dashboards import panels_verdict  # isort: skip
 from servemark.dashboards import panels_load  # isort: skip
 from servemark.dashboards import panels_requests  # isort: skip
+from servemark.dashboards import panels_server  # isort: skip
 from servemark.dashboards import panels_rest  # isort: skip
 from servemark.dashboards.facts import checks, is_simulated, is_valid, subject
 from servemark.dashboards.panels import PANELS, Data, Figure, Panel
@@ -26,9 +27,9 @@ from servemark.harness.figures.frame import Frame
 from servemark.harness.types import Record, ServerSample
 from servemark.results.schema import text
 
-__all__ = ["panels_load", "panels_requests", "panels_rest", "panels_verdict", "render", "write_page"]
+__all__ = ["panels_load", "panels_requests", "panels_rest", "panels_server", "panels_verdict", "render", "write_page"]
 
-TEMPLATES = ("page.html.j2", "page.css", "page.js")
+TEMPLATES = ("page.html.j2", "matrix.html.j2", "page.css", "page.js")
 
 
 def write_page(
@@ -37,8 +38,12 @@ def write_page(
     samples: Sequence[ServerSample],
     path: Path,
 ) -> Path:
-    """Writes the page of a run to `path`, whole or not at all. Raises ResultUnusable where it cannot."""
-    body = render(run, requests, samples)
+    """Writes the page of a run to `path`. Raises ResultUnusable where it cannot."""
+    return write_html(render(run, requests, samples), path)
+
+
+def write_html(body: str, path: Path) -> Path:
+    """Whole or not at all. Raises ResultUnusable where it cannot be written."""
     temp = path.with_name(f".{path.name}.tmp")
     try:
         temp.write_text(body, encoding="utf-8")
@@ -55,24 +60,30 @@ def render(run: Mapping[str, Any], requests: Frame | Sequence[Record], samples: 
     frame = requests if isinstance(requests, Frame) else Frame.from_records(list(requests))
     data = Data(run, frame, samples)
     shown = [(name, panel) for name, make in PANELS.items() if (panel := make(data)) is not None]
-    figures = {f"{name}-{i}": _plot(part) for name, panel in shown for i, part in _figures(panel)}
-    return (
-        _environment()
-        .get_template(TEMPLATES[0])
-        .render(
-            title=subject(run),
-            run_id=text(run.get("id"), 200),
-            created=text(run.get("created"), 40).replace("T", " ").replace("+00:00", " UTC"),
-            length=seconds(data.end_s) if len(frame) else "",
-            requests=f"{len(frame):,}",
-            simulated=is_simulated(run),
-            valid=is_valid(run),
-            reasons=[check for check in checks(run) if check.word == "invalid"],
-            panels=shown,
-            figures=_embedded(figures),
-            plotly=_plotly(),
-        )
+    return rendered(
+        TEMPLATES[0],
+        shown,
+        title=subject(run),
+        run_id=text(run.get("id"), 200),
+        created=moment(run.get("created")),
+        length=seconds(data.end_s) if len(frame) else "",
+        requests=f"{len(frame):,}",
+        simulated=is_simulated(run),
+        valid=is_valid(run),
+        reasons=[check for check in checks(run) if check.word == "invalid"],
     )
+
+
+def rendered(template: str, panels: Sequence[tuple[str, Panel]], **words: Any) -> str:
+    """A template with its panels, each under its name, and the plots in them."""
+    figures = {f"{name}-{i}": _plot(part) for name, panel in panels for i, part in _figures(panel)}
+    page = _environment().get_template(template)
+    return page.render(panels=panels, figures=_embedded(figures), plotly=_plotly(), **words)
+
+
+def moment(value: object) -> str:
+    """A time of a result as people read it."""
+    return text(value, 40).replace("T", " ").replace("+00:00", " UTC")
 
 
 def _figures(panel: Panel) -> list[tuple[int, Figure]]:

@@ -22,11 +22,15 @@ from servemark.results.schema import number, part
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell of a table; `tone` is one of good, bad, warn, dim, or none, `note` shows when pointed at."""
+    """A cell of a table; `tone` is one of good, bad, warn, dim, or none, `note` shows when pointed at.
+
+    `link` is relative to the page, with what is no letter of a link quoted.
+    """
 
     text: str
     tone: str = ""
     note: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)

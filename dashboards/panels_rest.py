@@ -1,4 +1,4 @@
-"""The panels that explain a run: the server's own metrics, errors, groups, workload, environment."""
+"""The panels that explain a run: errors, groups, workload, environment."""
 
 from __future__ import annotations
 
@@ -8,79 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from servemark.dashboards import plots
-from servemark.dashboards.facts import server_figures
-from servemark.dashboards.panels import PANELS, Cell, Data, Facts, Figure, Note, Panel, Part, Table, Verbatim
+from servemark.dashboards.panels import PANELS, Cell, Data, Facts, Note, Panel, Part, Table, Verbatim
 from servemark.dashboards.words import figure, name_of, of_unit, share
 from servemark.results.schema import items, number, part, text
 
 MOST_LINES = 40
 GROUPED = ("ttft", "itl", "tpot", "e2e")
-
-
-@PANELS.register("server")
-def server(data: Data) -> Panel | None:
-    parts: list[Part] = []
-    if facts := server_figures(data.run):
-        parts.append(Facts(facts))
-    if len(data.samples) > 1:
-        at = np.array([sample.at_ns for sample in data.samples], dtype=np.int64)
-        parts += [figure for figure in (_levels(data, at), _cache(data, at), _rates(data, at)) if figure is not None]
-    about = "The server's own metrics: what it says of its queue, its cache and its work while the load ran."
-    return Panel("Server", about, parts) if parts else None
-
-
-def _series(data: Data, name: str) -> Any:
-    return np.array([sample.values.get(name, np.nan) for sample in data.samples], dtype=np.float64)
-
-
-def _server_figure(data: Data, at: Any, label: str, unit: str, traces: list[plots.Trace]) -> Figure | None:
-    if not traces:
-        return None
-    layout = {
-        "xaxis": plots.time_axis(data.end_s),
-        "yaxis": plots.axis(unit, rangemode="tozero"),
-        "shapes": plots.shading(data.window_s, data.end_s),
-        "hovermode": "x unified",
-    }
-    return Figure(label, traces, layout, 260, half=True)
-
-
-def _traces(data: Data, at: Any, wanted: list[tuple[str, str, Any]]) -> list[plots.Trace]:
-    shown = plots.spread(len(at), 600)
-    x = plots.times(data.seconds(at)[shown])
-    return [
-        plots.line(x, plots.numbers(values[shown]), label, role)
-        for label, role, values in wanted
-        if not np.all(np.isnan(values))
-    ]
-
-
-def _levels(data: Data, at: Any) -> Figure | None:
-    wanted = [("running", "decode", _series(data, "running")), ("waiting", "error", _series(data, "waiting"))]
-    return _server_figure(data, at, "Requests in the server", "requests", _traces(data, at, wanted))
-
-
-def _cache(data: Data, at: Any) -> Figure | None:
-    hits, queries = (_steps(_series(data, name)) for name in ("prefix_hits", "prefix_queries"))
-    rate = np.where(queries > 0, hits / np.where(queries > 0, queries, 1), np.nan)
-    wanted = [("KV in use", "tpot", _series(data, "kv_usage") * 100), ("prefix cache hits", "e2e", rate * 100)]
-    return _server_figure(data, at, "KV cache", "share, %", _traces(data, at, wanted))
-
-
-def _rates(data: Data, at: Any) -> Figure | None:
-    seconds = _steps(at.astype(np.float64)) / 1e9
-    wanted = [
-        (label, role, _steps(_series(data, name)) / np.where(seconds > 0, seconds, np.nan))
-        for label, role, name in (("output", "decode", "generation_tokens"), ("input", "ttft", "prompt_tokens"))
-    ]
-    return _server_figure(data, at, "Tokens as the server counts them", "tok/s", _traces(data, at, wanted))
-
-
-def _steps(values: Any) -> Any:
-    """Growth since the reading before; nan for the first, and where a counter was reset."""
-    grown = np.concatenate(([np.nan], np.diff(values)))
-    return np.where(grown >= 0, grown, np.nan)
 
 
 @PANELS.register("errors")

@@ -7,6 +7,7 @@ from typing import Any
 
 from servemark.dashboards.facts import Check, certain, checks, is_valid, slo_results
 from servemark.dashboards.panels import PANELS, Card, Cards, Cell, Data, Note, Panel, Part, Table
+from servemark.dashboards.promises import unpromised
 from servemark.dashboards.words import NOTHING, figure, name_of, share
 from servemark.results.headline import PERCENTILES
 from servemark.results.schema import number, part, text
@@ -109,6 +110,15 @@ def _check_row(check: Check) -> list[Cell]:
         finding += f" → {check.remedy}"
     code = Cell(check.code)
     return [Cell(check.word, TONES.get(check.word, "")), code, Cell(finding), Cell(check.value), Cell(check.threshold)]
+
+
+@PANELS.register("promises")
+def promises(data: Data) -> Panel | None:
+    rows = [[Cell(label), Cell(f"{said[0].upper()}{said[1:]}")] for label, said in unpromised(data.run)]
+    if not rows:
+        return None
+    about = "What servers of this kind, asked in this way, leave open, and what it means for the figures of this run."
+    return Panel("What this target cannot promise", about, [Table(("", "in this run"), rows, numbers_from=2)])
 
 
 @PANELS.register("slo")

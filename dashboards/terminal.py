@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from servemark.dashboards import sides
 from servemark.dashboards.facts import (
     LATENCIES,
     Check,
@@ -15,13 +16,17 @@ from servemark.dashboards.facts import (
     failures,
     is_simulated,
     is_valid,
+    launch_figures,
+    readings,
     server_figures,
     slo_results,
     subject,
 )
+from servemark.dashboards.promises import unpromised
+from servemark.dashboards.replicas import table as replica_table
 from servemark.dashboards.words import NOTHING, figure, name_of, of_unit, seconds
 from servemark.results.headline import PERCENTILES
-from servemark.results.schema import PAGE, REQUESTS, RUN_JSON, SERVER, number, part, text
+from servemark.results.schema import ENGINE_LOG, PAGE, REQUESTS, RUN_JSON, SERVER, number, part, text
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -56,7 +61,9 @@ def _blocks(run: Mapping[str, Any], folder: Path | None) -> Iterator[RenderableT
         ("Throughput", _throughput(run)),
         ("Service level", _service_level(run)),
         ("Requests", _pairs(_requests(run))),
-        ("Server", _pairs(server_figures(run))),
+        ("Replicas", replica_table(run)),
+        ("What this target cannot promise", _pairs(unpromised(run))),
+        ("Server", _pairs(_server(run))),
         ("Files", _pairs(_files(folder))),
     ):
         if block is not None:
@@ -241,10 +248,21 @@ def _drift(run: Mapping[str, Any], name: str) -> str | None:
     return f"{mean:+.2f} tokens on average, from {low:+.0f} to {high:+.0f}"
 
 
+def _server(run: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Its own figures; how often they were read stands there where something was missing."""
+    found = [*launch_figures(run), *server_figures(run)]
+    if both := sides.sentence(run):
+        found.append(("mean TTFT", both))
+    if stages := sides.stages_sentence(run):
+        found.append(("of which", stages))
+    read = readings(run)
+    return [*found, ("readings", read)] if read and not read.replace(",", "").isdigit() else found
+
+
 def _files(folder: Path | None) -> list[tuple[str, str]]:
     if folder is None:
         return []
-    there = [name for name in (RUN_JSON, REQUESTS, SERVER) if (folder / name).exists()]
+    there = [name for name in (RUN_JSON, REQUESTS, SERVER, ENGINE_LOG) if (folder / name).exists()]
     page = [("page", text(folder / PAGE))] if (folder / PAGE).exists() else []
     return [*page, ("folder", text(folder)), ("in it", ", ".join(there))]
 

@@ -13,14 +13,22 @@ from servemark.harness.figures.summary import groups, summarize
 from servemark.harness.figures.view import Origin
 from servemark.harness.types import ServerSample
 from servemark.harness.verdict.validity import Evidence, judge
-from servemark.results.headline import server_part, summary
+from servemark.results.headline import latencies_of_both, server_part, summary
 
 
-def evaluate(evidence: Evidence, gate: bool, allow: Iterable[str] = ()) -> dict[str, Any]:
-    """The judged part of run.json; `evidence` comes without metrics. ValueError for an unknown code in `allow`."""
-    figures = measured(evidence.frame, evidence.server, evidence.slo, evidence.window, evidence.origin)
-    verdict = judge(replace(evidence, metrics=figures["metrics"]), allow)
-    return {**figures, "slo": objectives(evidence, gate), "verdict": verdict.to_json()}
+def evaluate(
+    evidence: Evidence, gate: bool, allow: Iterable[str] = (), samples: Sequence[ServerSample] | None = None
+) -> dict[str, Any]:
+    """The judged part of run.json; `evidence` comes without metrics. ValueError for an unknown code in `allow`.
+
+    `samples` are those of each replica too, where there are several.
+    """
+    told = evidence.server if samples is None else samples
+    figures = measured(evidence.frame, told, evidence.slo, evidence.window, evidence.origin)
+    evidence = replace(evidence, metrics=figures["metrics"])
+    verdict = judge(evidence, allow)
+    cache = evidence.cache.facts() | evidence.hits.facts()
+    return {**figures, "cache": cache, "slo": objectives(evidence, gate), "verdict": verdict.to_json()}
 
 
 def measured(
@@ -36,7 +44,7 @@ def measured(
         "summary": summary(frame, metrics),
         "metrics": metrics,
         "groups": groups(frame, window, slo, origin=origin),
-        "server": server_part(samples),
+        "server": server_part(samples) | latencies_of_both(frame, samples),
     }
 
 

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from servemark.harness.server.metric_names import LEVELS
+from servemark.harness.server.samples import by_replica, growth, whole
 from servemark.results.schema import number, part
 
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ RATES = (
     "error_rate",
     "coalesced_share",
 )
-GAUGES = frozenset({"running", "waiting", "kv_usage"})
-"""Server metrics that are levels; the others are counters, of which the difference counts."""
 
 
 def summary(frame: Frame, metrics: Mapping[str, Any]) -> dict[str, float | None]:
@@ -43,9 +43,13 @@ def summary(frame: Frame, metrics: Mapping[str, Any]) -> dict[str, float | None]
 
 
 def request_counts(frame: Frame) -> dict[str, float | None]:
-    """All phases together, and the measured ones; failures by kind are `failed_<kind>`."""
+    """All phases together, and the measured ones; failures by kind are `failed_<kind>`.
+
+    `counted_by_<source>` are the measured successes by who counted their tokens.
+    """
     ok, measured = frame.ok, frame.measured
     kinds = Counter(frame["error"][~ok].tolist())
+    sources = Counter(frame["token_source"][measured & ok].tolist())
     return {
         "requests": len(frame),
         "requests_ok": int(ok.sum()),
@@ -53,21 +57,48 @@ def request_counts(frame: Frame) -> dict[str, float | None]:
         "requests_measured": int(measured.sum()),
         "requests_measured_ok": int((measured & ok).sum()),
         **{f"failed_{kind}": count for kind, count in kinds.most_common()},
+        **{f"counted_by_{source}": count for source, count in sources.most_common()},
     }
 
 
-def server_part(samples: Sequence[ServerSample]) -> dict[str, dict[str, float | None]]:
+def server_part(samples: Sequence[ServerSample]) -> dict[str, Any]:
+    """The readings of the whole deployment, and of each replica by its address where there are several."""
+    replicas = [{"url": url, **_readings(own)} for url, own in by_replica(samples).items()]
+    return {**_readings(whole(samples)), "replicas": replicas}
+
+
+def _readings(samples: Sequence[ServerSample]) -> dict[str, Any]:
     """`start` and `end` readings, `delta` of the counters (None after a reset), `max` of the levels."""
     if not samples:
         return {"start": {}, "end": {}, "delta": {}, "max": {}}
     start, end = dict(samples[0].values), dict(samples[-1].values)
-    counters = [name for name in end if name in start and name not in GAUGES]
-    delta = {name: end[name] - start[name] if end[name] >= start[name] else None for name in counters}
     return {
-        "start": dict(start),
-        "end": dict(end),
-        "delta": delta,
-        "max": {name: _most(sample.values.get(name) for sample in samples) for name in sorted(GAUGES & end.keys())},
+        "start": start,
+        "end": end,
+        "delta": {name: growth(samples, name) for name in end if name not in LEVELS} if len(samples) > 1 else {},
+        "max": {name: _most(sample.values.get(name) for sample in samples) for name in sorted(LEVELS & end.keys())},
+    }
+
+
+def latencies_of_both(frame: Frame, samples: Sequence[ServerSample]) -> dict[str, Any]:
+    """The same latencies by the client's stamps and by the server's count, and the stages that the server tells."""
+    from servemark.harness.figures.both_sides import both_sides, stages
+
+    all_in_one = whole(samples)
+    sides = both_sides(frame, all_in_one)
+    return {
+        "both_sides": {
+            name: {
+                "client_ms": each.client.ms,
+                "client_n": each.client.n,
+                "client_metric": each.basis,
+                "server_ms": each.server.ms,
+                "server_n": each.server.n,
+                "outside_ms": each.outside_ms,
+            }
+            for name, each in sides.items()
+        },
+        "stages": {name: {"ms": side.ms, "n": side.n} for name, side in stages(all_in_one).items()},
     }
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from servemark.harness.clock import SECOND
 from servemark.harness.plan.schedule import Schedule
 from servemark.harness.plan.spec import Loaded
-from servemark.harness.server.target import Target
+from servemark.harness.server.target import Replica, Target
 from servemark.harness.types import Endpoint, WorkerReport
 from servemark.results.host import host_facts, versions
+from servemark.results.schema import ENGINE_LOG
 
 if TYPE_CHECKING:
     from servemark.harness.figures.frame import Frame, Window
@@ -78,7 +79,15 @@ def _target(target: Target, endpoint: Endpoint) -> dict[str, Any]:
         "endpoint": endpoint,
         "promises": asdict(adapter.promises(endpoint)),
         "simulated": target.simulated,
+        "balance": target.balance if target.others else None,
+        "replicas": [_replica(each) for each in target.replicas] if target.others else [],
+        "launch": {**target.engine.facts(), "log": ENGINE_LOG} if target.engine is not None else None,
     }
+
+
+def _replica(replica: Replica) -> dict[str, Any]:
+    facts = replica.facts
+    return {"url": replica.url, "engine": facts.engine, "version": facts.version, "settings": dict(facts.settings)}
 
 
 def _plain(overrides: Mapping[str, Any]) -> dict[str, Any]:

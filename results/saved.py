@@ -27,4 +27,6 @@ def _worked_out(saved: LoadedRun) -> LoadedRun:
         slo = parse_slo(limits) if limits else None
     except (TypeError, ValueError):  # the file may be anybody's
         slo = None
-    return replace(saved, run=saved.run | measured(saved.frame(), saved.server_samples(), slo))
+    found = measured(saved.frame(), saved.server_samples(), slo)
+    found["server"] = part(saved.run, "server") | found["server"]
+    return replace(saved, run=saved.run | found)

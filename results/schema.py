@@ -5,6 +5,7 @@ A run is a folder. `run.json` is there only when everything else is: a folder wi
     run.json         what was run, on what, the figures and the verdict
     requests.parquet one row per request, in the order in which they ended
     server.parquet   one row per reading of the server's metrics, when it was scraped
+    engine.log       what the engine said, where it was launched for the run
     partial.json     while it runs: what was known at the start
     records.jsonl    while it runs: one finished request per line
     server.jsonl     while it runs: one reading of the server's metrics per line
@@ -35,6 +36,7 @@ PARTIAL = "partial.json"
 JOURNAL = "records.jsonl"
 SERVER_JOURNAL = "server.jsonl"
 PAGE = "report.html"
+ENGINE_LOG = "engine.log"
 
 Kind = Literal["int64", "string", "list<int64>", "list<int32>"]
 
@@ -102,6 +104,7 @@ KEYS: tuple[str, ...] = (
     "slo",
     "workload",
     "schedule",
+    "cache",
     "target",
     "server",
     "clock",
@@ -127,10 +130,10 @@ def arrow_schema(run_id: str) -> pa.Schema:
 
 
 def server_schema(names: Sequence[str], run_id: str) -> pa.Schema:
-    """The schema of server.parquet: `at_ns`, and a float column per name of the server-metric vocabulary."""
+    """The schema of server.parquet: `at_ns`, the replica's `url`, and a float column per name of a server metric."""
     import pyarrow as pa
 
-    fields = [pa.field("at_ns", pa.int64(), nullable=False)]
+    fields = [pa.field("at_ns", pa.int64(), nullable=False), pa.field("url", pa.string())]
     fields += [pa.field(name, pa.float64()) for name in names]
     return pa.schema(fields, metadata=file_metadata(run_id))
 

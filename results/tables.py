@@ -72,7 +72,7 @@ def server_table(samples: Sequence[ServerSample], run_id: str = "") -> pa.Table:
     import pyarrow as pa
 
     names = list(dict.fromkeys(name for sample in samples for name in sample.values))
-    columns: list[list[Any]] = [[sample.at_ns for sample in samples]]
+    columns: list[list[Any]] = [[sample.at_ns for sample in samples], [sample.url for sample in samples]]
     columns += [[sample.values.get(name) for sample in samples] for name in names]
     table_schema = schema.server_schema(names, run_id)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, table_schema, strict=True)]
@@ -136,8 +136,8 @@ def to_frame(table: pa.Table) -> Frame:
 
 
 def to_samples(table: pa.Table) -> list[ServerSample]:
-    """The rows of a server table as samples."""
+    """The rows of a server table as samples; one written before replicas were told apart has no `url`."""
     return [
-        ServerSample(row.pop("at_ns"), {name: value for name, value in row.items() if value is not None})
+        ServerSample(row.pop("at_ns"), url=row.pop("url", None), values={k: v for k, v in row.items() if v is not None})
         for row in table.to_pylist()
     ]

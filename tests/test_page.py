@@ -20,10 +20,12 @@ from synthetic_run import START_NS, check, records, run_of, samples
 
 from servemark.dashboards import page, plots
 from servemark.dashboards.page import render, write_page
-from servemark.dashboards.panels import PANELS, Data, Figure, Panel, Table
+from servemark.dashboards.panels import PANELS, Data, Figure, Note, Panel, Table
+from servemark.dashboards.words import milliseconds
 from servemark.harness.clock import MS, SECOND
 from servemark.harness.errors import ResultUnusable
 from servemark.harness.figures.frame import Frame
+from servemark.harness.server.samples import combined
 from servemark.harness.types import Record
 
 HOSTILE = "</script></textarea><script>alert(1)</script><img src=x onerror=alert(2)>\"'><!-- {{7*7}} ${x} \u2028"
@@ -267,7 +269,7 @@ def test_banners(run: dict[str, Any], wanted: list[Record], parsed: Elements, li
 
 def test_every_panel_is_there_with_a_sentence(parsed: Elements, run: dict[str, Any], wanted: list[Record]) -> None:
     shown = [attributes["id"] for attributes in parsed.find("section") if attributes.get("class") == "panel"]
-    assert shown == [name for name in PANELS if name != "groups"]  # there are no groups in this run
+    assert shown == [name for name in PANELS if name not in ("groups", "promises")]  # nothing to say in this run
     for name in shown:
         made = panel(str(name), run, wanted, samples())
         assert made.title
@@ -402,6 +404,67 @@ def test_server_counters_become_rates(run: dict[str, Any], wanted: list[Record])
     assert traces(made, 1)["prefix cache hits"]["y"][1:3] == [0.3, 0.3]
     assert max(traces(made)["waiting"]["y"]) == run["server"]["max"]["waiting"]
     assert PANELS["server"](Data({}, Frame.from_records(wanted), ())) is None
+
+
+def table(found: Panel, caption: str) -> list[list[str]]:
+    (one,) = (each for each in found.parts if isinstance(each, Table) and each.caption == caption)
+    return [[cell.text for cell in row] for row in one.rows]
+
+
+def notes(found: Panel) -> list[str]:
+    return [part.text for part in found.parts if isinstance(part, Note)]
+
+
+def test_latencies_of_both_sides_with_what_each_is(run: dict[str, Any], wanted: list[Record]) -> None:
+    """By the server's histograms 60 ms, of which 15 in the queue, 40 of prefill and 5 between."""
+    made = panel("server", run, wanted, samples())
+    both = run["server"]["both_sides"]["ttft"]
+    rows = table(made, "The same latencies from both sides")
+    assert [row[0] for row in rows] == ["TTFT", "↳ queue", "↳ prefill", "↳ rest"]
+    assert rows[0][1] == "from here to there"  # as the adapter has it
+    assert rows[0][2:4] == [milliseconds(both["client_ms"]), "60.0 ms"]
+    assert [row[3] for row in rows[1:]] == ["15.0 ms", "40.0 ms", "5.00 ms"]
+    assert f"The client counted {both['client_n']} first tokens and the server {both['server_n']}" in notes(made)[0]
+
+
+def test_a_large_difference_comes_with_what_to_look_at(run: dict[str, Any], wanted: list[Record]) -> None:
+    far = check("outside_server", "warning", "Mean TTFT lies far apart.", "Look at the network.")
+    made = panel("server", {**run, "verdict": {"valid": True, "checks": [far]}}, wanted, samples())
+    assert notes(made)[1:] == ["Mean TTFT lies far apart. Look at the network."]
+    assert len(notes(panel("server", run, wanted, samples()))) == 1
+
+
+def test_a_server_without_a_ttft_of_its_own(run: dict[str, Any], wanted: list[Record]) -> None:
+    told = {**run["server"], "both_sides": {}, "stages": {"queue_time": {"ms": 15.0, "n": 8}}}
+    made = panel("server", {**run, "server": told}, wanted, samples())
+    assert notes(made)[0].startswith("This server tells no TTFT of its own.")
+    assert [row[0] for row in table(made, "The same latencies from both sides")] == ["↳ queue"]
+
+
+def test_replicas_by_their_own_metrics(wanted: list[Record]) -> None:
+    """Two replicas, of which the second does three times what the first does."""
+    each = [
+        replace(sample, url=url, values={name: value * times for name, value in sample.values.items()})
+        for sample in samples(5)
+        for url, times in (("http://a", 1), ("http://b", 3))
+    ]
+    scraped = [*each, *(combined(each[i : i + 2]) for i in range(0, len(each), 2))]
+    made = panel("server", run_of(wanted, scraped), wanted, scraped)
+    rows = table(made, "Each replica by its own metrics")
+    assert [row[0] for row in rows] == ["http://a", "http://b"]
+    assert [row[2] for row in rows] == ["1,880", "5,640"]  # 4 s of 470 tokens a second
+    assert [row[7] for row in rows] == ["60.0 ms", "60.0 ms"]
+    assert set(traces(made, 3)) == {"http://a", "http://b"}
+    together = traces(made)["running"]["y"]
+    assert together == pytest.approx([4 * sample.values["running"] for sample in samples(5)], rel=1e-3)
+
+
+def test_what_cannot_be_promised_has_a_panel(run: dict[str, Any], wanted: list[Record]) -> None:
+    target = {**run["target"], "promises": {"fixed_length": False, "exact_counts": True}}
+    said = rows(panel("promises", {**run, "target": target}, wanted))
+    assert [row[0] for row in said] == ["output lengths"]
+    assert said[0][1].startswith("Cannot be forced; got for asked, in tokens: p50 ")
+    assert PANELS["promises"](Data(run, Frame.from_records(wanted), ())) is None
 
 
 def test_workload_is_shown_word_for_word(run: dict[str, Any], body: str) -> None:

@@ -141,6 +141,25 @@ def test_keys_are_written_in_the_formats_order(folder: Path) -> None:
     assert keys == [*(k for k in schema.KEYS if k in keys), "zzz"]
 
 
+def test_readings_of_replicas_keep_whose_they_are(folder: Path) -> None:
+    run = RunStore(folder, {})
+    told = [replace(sample, url=url) for sample in samples(2) for url in ("http://a", "http://b", None)]
+    for sample in told:
+        run.server_sample(sample)
+    assert run.server_samples() == told
+    run.close({})
+    assert load(folder).server_samples() == told
+
+
+def test_readings_from_before_replicas_were_told_apart_are_read(folder: Path) -> None:
+    import pyarrow.parquet as pq
+
+    filled(folder, []).close({})
+    path = folder / schema.SERVER
+    pq.write_table(pq.read_table(path).drop_columns(["url"]), path)
+    assert load(folder).server_samples() == samples(3)
+
+
 # Documentation
 
 
@@ -178,7 +197,9 @@ def test_the_docs_name_each_summary_figure_and_error() -> None:
     for name in run["summary"]:
         latency, _, rest = name.partition("_p")
         base = name.removesuffix("_run")
-        assert name in named or base in named or name.startswith("failed_") or (latency in named and rest), name
+        assert (
+            name in named or base in named or name.startswith(("failed_", "counted_by_")) or (latency in named and rest)
+        ), name
     assert set(get_args(ErrorKind)) <= named
     assert set(run) == set(schema.KEYS)
 
@@ -190,9 +211,17 @@ def test_server_part_is_start_end_growth_and_peaks() -> None:
         "end": {"waiting": 2, "preemptions": 9},
         "delta": {"preemptions": 4},
         "max": {"waiting": 7},
+        "replicas": [],
     }
     assert server_part([at[2], at[0]])["delta"] == {"preemptions": None}  # a restarted server counts from 0
-    assert server_part([]) == {"start": {}, "end": {}, "delta": {}, "max": {}}
+    replicas = [replace(sample, url=url) for sample in at[:2] for url in ("http://a", "http://b")]
+    found = server_part([*replicas, *at])
+    assert found["delta"] == {"preemptions": 4}
+    assert [(one["url"], one["delta"]) for one in found["replicas"]] == [
+        ("http://a", {"preemptions": 1}),
+        ("http://b", {"preemptions": 1}),
+    ]
+    assert server_part([]) == {"start": {}, "end": {}, "delta": {}, "max": {}, "replicas": []}
     assert prefix_hit_rate({"delta": {"prefix_hits": 3.0, "prefix_queries": 12.0}}) == 0.25
     assert prefix_hit_rate({"delta": {"prefix_hits": 0.0, "prefix_queries": 0.0}}) is None
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from synthetic_run import CHECKS, check, records, run_of, samples
+from synthetic_run import CHECKS, SOURCE, check, records, run_of, samples
 
 from servemark.dashboards import words
 from servemark.dashboards.terminal import print_summary, summary_text
@@ -113,7 +113,75 @@ def test_server_figures(run: dict[str, Any]) -> None:
     assert row(text, "preemptions") == ["preemptions", "2"]
     assert row(text, "prefix cache hits")[-2:] == ["0.3", "%"]
     assert row(text, "most waiting") == ["most", "waiting", "3"]
+    assert row(text, "engine steps")[2:] == ["2,450", "of", "88.0", "tokens", "each"]
     assert "Server" not in summary_text({**run, "server": {}})
+
+
+def test_ttft_of_both_sides(run: dict[str, Any]) -> None:
+    """The server's mean is 0.48 s / 8 = 60 ms, of which 15 in the queue and 40 of prefill."""
+    text = summary_text(run)
+    client = run["server"]["both_sides"]["ttft"]["client_ms"]
+    assert f"{words.milliseconds(client)} from sending, 60.0 ms by the server's count: " in text
+    assert f"{words.milliseconds(client - 60)} outside it" in text
+    assert "queue 15.0 ms, prefill 40.0 ms" in text
+    below = {**run["server"], "both_sides": {"ttft": {"client_ms": 50.0, "server_ms": 60.0, "outside_ms": -10.0}}}
+    assert "60.0 ms by the server's count, 10.0 ms more" in summary_text({**run, "server": below})
+
+
+def test_readings_are_spoken_of_where_they_have_gaps(run: dict[str, Any]) -> None:
+    assert "readings" not in summary_text(run)
+    gaps = {**run["server"], "sources": [{**SOURCE, "failures": 3, "last_failure": "answers 500"}]}
+    assert "50, 3 failed (answers 500)" in summary_text({**run, "server": gaps})
+    none = {"sources": [], "absent": ["http://localhost:8000/metrics"]}
+    assert "none told at http://localhost:8000/metrics" in summary_text({**run, "server": none})
+
+
+# What the target cannot promise
+
+
+def unpromised(run: dict[str, Any], **changes: Any) -> str:
+    kept = dict.fromkeys(("fixed_length", "exact_counts", "cached_tokens", "per_chunk_counts"), True)
+    target = {**run["target"], "promises": {**kept, **changes.pop("promises", {})}}
+    text = summary_text({**run, "target": target, **changes})
+    title = "\nWhat this target cannot promise\n"
+    return " ".join(text.split(title)[1].split("\n\n")[0].split()) if title in text else ""
+
+
+def test_what_is_promised_is_not_spoken_of(run: dict[str, Any]) -> None:
+    assert unpromised(run) == ""
+    assert unpromised(run, promises={"token_id_prompts": False}) == ""
+
+
+def test_lengths_that_cannot_be_forced_are_shown_beside_the_asked_ones(run: dict[str, Any]) -> None:
+    got = run["metrics"]["output_tokens"]
+    said = unpromised(run, promises={"fixed_length": False})
+    assert f"p50 {got['p50']:,.0f} for 60, p95 {got['p95']:,.0f} for 60" in said
+    exact = {**run["metrics"], "output_drift": {"n": 9, "min": 0, "max": 0}}
+    assert "every one came as asked" in unpromised(run, promises={"fixed_length": False}, metrics=exact)
+    unasked = {**run["metrics"], "asked_output_tokens": {"n": 0}}
+    assert "where it likes" in unpromised(run, promises={"fixed_length": False}, metrics=unasked)
+
+
+def test_counts_that_are_estimates(run: dict[str, Any]) -> None:
+    estimates = {"counted_by_estimate": 30, "counted_by_usage": 90}
+    said = unpromised(run, promises={"exact_counts": False}, summary=estimates)
+    assert "token counts are an estimate in 25.0 % of the responses" in said
+    assert "does not promise to be exact" in unpromised(run, promises={"exact_counts": False})
+
+
+def test_chunks_that_do_not_tell_their_tokens(run: dict[str, Any]) -> None:
+    def said(itl: int, icl: int) -> str:
+        metrics = {**run["metrics"], "itl": {"n_requests": itl}, "icl": {"n_requests": icl}}
+        return unpromised(run, promises={"per_chunk_counts": False}, metrics=metrics)
+
+    assert "each chunk held one in this run" in said(120, 120)
+    assert "ITL is of 30 of 120 responses, those with one token to a chunk. Read ICL" in said(30, 120)
+    assert "ITL is not known. Read ICL" in said(0, 120)
+
+
+def test_a_prefix_cache_of_which_nobody_tells(run: dict[str, Any]) -> None:
+    assert unpromised(run, promises={"cached_tokens": False}) == ""  # the server's counters do
+    assert "hits are not known" in unpromised(run, promises={"cached_tokens": False}, server={})
 
 
 def test_where_the_files_are(run: dict[str, Any], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from servemark.harness.clock import MS, SECOND
 from servemark.harness.figures.slo import parse_slo
 from servemark.harness.figures.summary import summarize
+from servemark.harness.plan.cache_rate import Sharing
 from servemark.harness.types import Promises, Record, ServerSample, WorkerReport
 from servemark.harness.verdict.thresholds import THRESHOLDS, table
 from servemark.harness.verdict.validity import CHECKS, Check, Evidence, judge
@@ -361,8 +362,8 @@ def test_prefix_cache_by_the_responses() -> None:
     hit = [replace(r, cached_tokens=16) for r in sound()]
     found = check("prefix_cache", hit)
     assert (found.severity, found.value) == ("invalid", 0.16)
-    assert check("prefix_cache", hit, shared_prefix_tokens=15).severity == "pass"
-    assert check("prefix_cache", hit, prompts_unique=False).severity == "pass"
+    assert check("prefix_cache", hit, sharing=Sharing(15)).severity == "pass"
+    assert check("prefix_cache", hit, prompts_unique=False).severity == "warning"
     assert check("prefix_cache", [replace(r, cached_tokens=0) for r in sound()]).severity == "pass"
 
 
@@ -399,6 +400,100 @@ def test_other_clients_load() -> None:
     # Ten requests that were sent again count once more each.
     resent = [replace(r, resends=1) if i < 20 else r for i, r in enumerate(sound())]
     assert check("other_load", resent, server=finished(170)).severity == "pass"
+
+
+def test_token_counts_that_are_estimates() -> None:
+    assert check("token_source").severity == "pass"
+    found = check("token_source", measured(sound(), token_source="estimate"))
+    assert (found.severity, found.value) == ("warning", pytest.approx(0.2))
+    nobody = check("token_source", measured(sound(), output_tokens=None))
+    assert (nobody.severity, nobody.value) == ("warning", pytest.approx(0.2))
+    assert check("token_source", promises=replace(PROMISES, exact_counts=False)).severity == "pass"
+    assert check("token_source", []).severity == "pass"
+
+
+def test_chunks_without_counts() -> None:
+    """20 tokens in 20 chunks are one in each; 30 tokens in 20 chunks are nobody knows where."""
+    unsaid = [replace(r, chunk_tokens=(None,) * 20) for r in sound()]
+    assert check("chunk_counts", unsaid).severity == "pass"
+    found = check("chunk_counts", measured(unsaid, output_tokens=30))
+    assert (found.severity, found.value) == ("warning", pytest.approx(0.2))
+    for limit, severity in (("itl:p99=90ms", "invalid"), ("icl:p99=90ms", "warning"), ("tpot=90ms", "warning")):
+        found = check("chunk_counts", measured(unsaid, output_tokens=30), slo=parse_slo(limit, 0.9))
+        assert found.severity == severity, limit
+
+
+def server_ttft(ms: float, count: int = 150) -> tuple[ServerSample, ...]:
+    """Two readings, between which the server counted so many first tokens of this mean."""
+    return readings(2, ttft_sum=lambda i: 9.0 + i * ms * count / 1000, ttft_count=lambda i: 1e3 + i * count)
+
+
+@pytest.mark.parametrize(
+    ("server_ms", "severity"),
+    [(100, "pass"), (81, "pass"), (79, "warning"), (104, "pass"), (106, "warning")],
+)
+def test_the_servers_own_ttft(server_ms: float, severity: str) -> None:
+    """The client's mean is 100 ms; it may be 20 ms above the server's, or 5 % below it."""
+    records = sound(ttft=lambda i: 100.1)
+    found = check("outside_server", records, server=server_ttft(server_ms))
+    assert found.severity == severity
+    assert found.value == pytest.approx(100 - server_ms)
+
+
+def test_the_servers_own_ttft_of_other_requests_too() -> None:
+    found = check("outside_server", sound(ttft=lambda i: 100.1), server=server_ttft(60, 300))
+    assert "(of 150 and of 300 requests)" in found.message
+    assert check("outside_server").severity == "pass"
+
+
+A, B = "http://a:1", "http://b:1"
+
+
+def at_two(extra_ms: float, every: int = 2) -> list[Record]:
+    """Requests by turns at two replicas, of which the second answers so much later."""
+    waits = sound(ttft=lambda i: 100 + i % 7 + (extra_ms if i % every else 0))
+    return [replace(record, url=B if i % every else A) for i, record in enumerate(waits)]
+
+
+@pytest.mark.parametrize(
+    ("extra_ms", "severity"),
+    [(0, "pass"), (15, "pass"), (24, "pass"), (30, "warning")],  # a median of 103 ms, of which a quarter is 26 ms
+)
+def test_replicas_that_answer_unevenly(extra_ms: float, severity: str) -> None:
+    found = check("replicas_uneven", at_two(extra_ms))
+    assert found.severity == severity
+    assert found.value == pytest.approx(extra_ms / 103, abs=0.02)
+    if severity == "warning":
+        assert f"at {B} and" in found.message
+
+
+def test_few_requests_prove_no_difference_between_replicas() -> None:
+    records = [replace(record, phase="warmup") for record in at_two(60)[:-6]] + at_two(60)[-6:]
+    assert check("replicas_uneven", records).severity == "pass"
+
+
+def test_a_replica_that_answers_nothing() -> None:
+    gone = [replace(record, error="connect") if record.url == B else record for record in at_two(0)]
+    found = check("replicas_uneven", gone)
+    assert (found.severity, found.message) == ("warning", f"No request to {B} was answered.")
+    assert check("replicas_uneven", [replace(record, error="connect") for record in gone]).severity == "pass"
+    assert check("replicas_uneven").message == "The requests went to one server."
+
+
+def test_replicas_of_different_versions() -> None:
+    assert check("replica_versions", versions=("1.2",)).severity == "pass"
+    found = check("replica_versions", versions=("1.2", "1.3"))
+    assert (found.severity, found.message) == ("warning", "The replicas are of 2 versions: 1.2, 1.3.")
+
+
+def test_a_cap_that_holds_requests_back() -> None:
+    few = replace(REPORT, throttled=7, throttled_ns=7 * SECOND)  # of 150: 4.7 %
+    assert check("throttled", reports=(few,)).severity == "pass"
+    many = replace(REPORT, throttled=75, throttled_ns=150 * SECOND)
+    found = check("throttled", reports=(many,))
+    assert (found.severity, found.value) == ("warning", 0.5)
+    assert "held back 50% of the requests, for 2 s on average" in found.message
+    assert check("throttled").message == "No request waited for a cap on requests per minute."
 
 
 def documented() -> str:

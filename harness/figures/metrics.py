@@ -107,6 +107,12 @@ def output_tokens(view: View) -> Floats:
     return view.frame.floats("output_tokens")
 
 
+@metric("asked_output_tokens", "tok")
+def asked_output_tokens(view: View) -> Floats:
+    """Output tokens that were asked of a request."""
+    return view.frame.floats("asked_output_tokens")
+
+
 @metric("prompt_tokens", "tok")
 def prompt_tokens(view: View) -> Floats:
     """Prompt tokens of a request as the server counts them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from servemark.harness.clock import MS
+from servemark.harness.clock import MS, SECOND
 from servemark.harness.figures.stats import interval, percentile
 from servemark.harness.verdict.evidence import Evidence, Finding, graded, invalid, passed, reason, warning
 
@@ -33,6 +33,14 @@ def server_lost(evidence: Evidence) -> Finding:
     if any(report.stop_reason == "server_lost" for report in evidence.reports):
         return invalid("The server was lost during the run.", "Look at the server's log, start it and run again.")
     return passed("The server was there to the end.")
+
+
+@reason("engine_died")
+def engine_died(evidence: Evidence) -> Finding:
+    """The engine that was launched for the run ended before the run did."""
+    if evidence.engine_end is not None:
+        return invalid(f"The engine {evidence.engine_end}", "Look at engine.log in the run's folder, and run again.")
+    return passed("No engine that was launched for the run ended before it.")
 
 
 @reason("client_lag")
@@ -124,3 +132,16 @@ def user_stamps(evidence: Evidence) -> Finding:
     message = f"{share:.0%} of requests have user-space stamps."
     remedy = "Measure on Linux for stamps by the kernel, and keep the client's machine idle."
     return graded(message, remedy, share, 0.0, None)
+
+
+@reason("throttled", "warning")
+def throttled(evidence: Evidence) -> Finding:
+    """The client's own cap on requests per minute held requests back, so throughput is the cap's."""
+    held, issued = (sum(getattr(each, name) for each in evidence.reports) for name in ("throttled", "issued"))
+    if not held:
+        return passed("No request waited for a cap on requests per minute.")
+    share, limit = held / max(1, issued), evidence.thresholds.throttled_warn_share
+    mean_s = sum(report.throttled_ns for report in evidence.reports) / held / SECOND
+    message = f"The cap on requests per minute held back {share:.0%} of the requests, for {mean_s:.3g} s on average."
+    remedy = "Throughput is the cap's and not the server's; raise --requests-per-minute where the endpoint allows it."
+    return graded(message, remedy, share, limit, None)

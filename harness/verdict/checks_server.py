@@ -6,7 +6,7 @@ import numpy as np
 
 from servemark.harness.figures.chunks import counted
 from servemark.harness.figures.frame import MISSING
-from servemark.harness.verdict.evidence import Evidence, Finding, graded, passed, reason, warning
+from servemark.harness.verdict.evidence import Evidence, Finding, graded, invalid, passed, reason, warning
 
 
 @reason("token_counts")
@@ -72,41 +72,53 @@ def output_length(evidence: Evidence) -> Finding:
 
 @reason("prefix_cache")
 def prefix_cache(evidence: Evidence) -> Finding:
-    """The server answered prompts from its prefix cache though the workload asks for no repeats."""
-    share, source = _cached(evidence)
-    if share is None:
-        if evidence.prompts_unique:
-            return passed("Prompts are unique; the server does not tell its prefix cache hits.")
-        remedy = "Start the server so that it reports cached tokens, or read the result as one with a warm cache."
-        return warning("Prompts repeat, and the server does not tell its prefix cache hits.", remedy)
-    found = f"{share:.2%} of prompt tokens came from the prefix cache, {source}"
-    if not evidence.prompts_unique:
-        return passed(f"{found}; the workload repeats prompts.", share)
-    limit = evidence.thresholds.cached_share + _shared_share(evidence)
-    remedy = "Reset the server's prefix cache, change --seed, or look for a prefix that all prompts share."
-    return graded(f"{found}; {limit:.2%} are explained.", remedy, share, None, limit)
+    """The prefix cache gave more of the prompts than the workload implies, or far less in a run that was to be warm."""
+    hits, limits = evidence.hits, evidence.thresholds
+    if hits.observed is None or hits.ideal is None or hits.expected is None:
+        return _untold(evidence)
+    found = f"{hits.observed:.2%} of prompt tokens came from the prefix cache, by {_BY[hits.source or 'responses']}"
+    limit = hits.ideal + limits.cached_share
+    if hits.observed > limit:
+        return _held_before(evidence, f"{found}; the workload explains at most {hits.ideal:.2%}.", limit)
+    message = f"{found}; the workload implies {hits.expected:.2%}."
+    least = hits.expected - limits.uncached_share
+    if evidence.cache.protocol == "warm" and hits.observed < least:
+        return warning(message, _why_cold(evidence), hits.observed, least)
+    return passed(message, hits.observed, limit)
 
 
-def _cached(evidence: Evidence) -> tuple[float | None, str]:
-    """Share of prompt tokens from the cache, and who says so: the responses, or else the server's counters."""
-    frame = evidence.frame
-    rows = frame.measured & (frame["prompt_tokens"] > 0)
-    told = rows & (frame["cached_tokens"] != MISSING)
-    if told.any():
-        # Some servers leave the field out where it is 0.
-        return float(frame["cached_tokens"][told].sum() / frame["prompt_tokens"][rows].sum()), "by the responses"
-    for hits, total in (("prompt_tokens_cached", "prompt_tokens"), ("prefix_hits", "prefix_queries")):
-        part, whole = evidence.counter(hits), evidence.counter(total)
-        if part is not None and whole:
-            return part / whole, "by the server's counters"
-    return None, ""
+_BY = {"responses": "the responses", "counters": "the server's counters"}
 
 
-def _shared_share(evidence: Evidence) -> float:
-    """Share of the prompts that the tokens they all start with, a chat template's say, can explain."""
-    prompts = evidence.frame["prompt_tokens"]
-    known = prompts[evidence.frame.measured & (prompts > 0)]
-    return evidence.shared_prefix_tokens * len(known) / int(known.sum()) if len(known) else 0.0
+def _untold(evidence: Evidence) -> Finding:
+    if evidence.prompts_unique:
+        return passed("Prompts are unique; the server does not tell its prefix cache hits.")
+    remedy = "Start the server so that it reports cached tokens, or read the result as one with a warm cache."
+    return warning("Prompts repeat, and the server does not tell its prefix cache hits.", remedy)
+
+
+def _held_before(evidence: Evidence, message: str, limit: float) -> Finding:
+    """Where prompts repeat and nobody asked for a state of the cache, what it held is part of what was measured."""
+    observed = evidence.hits.observed
+    if evidence.cache.protocol == "as_is" and not evidence.prompts_unique:
+        return warning(message, "Say which cache is meant: give --cache cold or --cache warm.", observed, limit)
+    remedy = "Give --cache cold, change --seed, or look for a prefix that all prompts share."
+    if evidence.cache.protocol != "as_is":
+        remedy = "Look for another client that sends the same prompts, or restart the server before the run."
+    return invalid(message, remedy, observed, limit)
+
+
+def _why_cold(evidence: Evidence) -> str:
+    """What is known to keep a warmed cache from hitting, the surest first."""
+    warm_up, server = evidence.cache.warm_up, evidence.cache.server
+    if server.enabled is False:
+        return "The server runs without prefix caching; start it with it, or run cold."
+    if warm_up is not None and warm_up.failed:
+        return f"{warm_up.failed} of {warm_up.requests} requests of the warm-up failed: {warm_up.failure}."
+    if warm_up is not None and server.capacity_tokens is not None and warm_up.prompt_tokens > server.capacity_tokens:
+        needed, room = warm_up.prompt_tokens, server.capacity_tokens
+        return f"The warmed prompts take {needed} tokens and the KV memory holds {room}; repeat fewer or shorter ones."
+    return "See that the server caches prefixes, and that its KV memory holds the warmed prompts beside the load."
 
 
 @reason("other_load", "warning")

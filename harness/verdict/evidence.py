@@ -11,8 +11,12 @@ from servemark.harness.clock import SECOND
 from servemark.harness.figures.frame import MISSING, Frame, Window
 from servemark.harness.figures.slo import Slo
 from servemark.harness.figures.view import Origin, View, view_of
+from servemark.harness.plan.cache_rate import Sharing
 from servemark.harness.registry import Registry
+from servemark.harness.server.caching import CacheState
+from servemark.harness.server.samples import growth
 from servemark.harness.types import Promises, ServerSample, WorkerReport
+from servemark.harness.verdict.hits import HitRate, hit_rate
 from servemark.harness.verdict.thresholds import THRESHOLDS, Thresholds
 
 Severity = Literal["pass", "warning", "invalid"]
@@ -23,8 +27,8 @@ class Evidence:
     """All that a verdict is drawn from. `frame` holds every phase; `window` is the steady window.
 
     `metrics` is the summary of the same frame. `planned_in_window` counts the measured requests of the drawn schedule
-    (None where there is no such plan: a closed loop). `shared_prefix_tokens` are those
-    with which every prompt starts, the chat template's included.
+    (None where there is no such plan: a closed loop). `sharing`
+    says what the planned prompts begin with, the chat template included.
     """
 
     frame: Frame
@@ -38,9 +42,14 @@ class Evidence:
     slo: Slo | None = None
     asked_percents: tuple[float, ...] = ()
     prompts_unique: bool = True
-    shared_prefix_tokens: int = 0
+    sharing: Sharing = field(default_factory=Sharing)
+    cache: CacheState = field(default_factory=CacheState)
     force_output_length: bool = False
     promises: Promises | None = None
+    versions: tuple[str, ...] = ()
+    """The different ones that the servers tell."""
+    engine_end: str | None = None
+    """How an engine that was started for the run ended before its end, and its last words."""
     origin: Origin = "intended"
     thresholds: Thresholds = THRESHOLDS
 
@@ -58,16 +67,17 @@ class Evidence:
         return int(self.frame.measured.sum())
 
     @cached_property
+    def hits(self) -> HitRate:
+        return hit_rate(self.frame, self.server, self.sharing, self.cache.server.block_tokens)
+
+    @cached_property
     def elapsed_s(self) -> float:
         """Time between start and end, the workers' added up."""
         return sum(report.ended_ns - report.started_ns for report in self.reports) / SECOND
 
     def counter(self, name: str) -> float | None:
         """How far a server's counter moved between its first and last reading; None where it cannot be read."""
-        values = [sample.values[name] for sample in self.server if name in sample.values]
-        if len(values) < 2 or values[-1] < values[0]:
-            return None
-        return values[-1] - values[0]
+        return growth(self.server, name)
 
     def covers_run(self) -> bool:
         """The first reading of the server came before the first request and the last one after the last."""

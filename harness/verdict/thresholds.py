@@ -35,8 +35,16 @@ class Thresholds:
     prompt_drift_share: float = 0.02
     output_off_share: float = 0.01
     cached_share: float = 0.01
+    uncached_share: float = 0.10
     foreign_requests_share: float = 0.01
     foreign_requests: int = 3
+    uncounted_share: float = 0.01
+    outside_ms: float = 20.0
+    outside_share: float = 0.2
+    below_server_ms: float = 2.0
+    below_server_share: float = 0.05
+    replica_spread_share: float = 0.25
+    throttled_warn_share: float = 0.05
 
 
 THRESHOLDS = Thresholds()

@@ -1,0 +1,198 @@
+"""The index of a matrix, `matrix.json` beside the folders of its runs: what became of each cell.
+
+It is written anew after each cell, whole or not at all, so a matrix that was killed goes on from it. What a cell's run
+says stands in its own run.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from servemark.harness.errors import BadInput, ResultUnusable
+from servemark.results import schema
+
+try:
+    import fcntl
+except ImportError:  # no advisory locks here
+    fcntl = None  # type: ignore[assignment]
+
+MATRIX_JSON = "matrix.json"
+MATRIX_PAGE = "matrix.html"
+_LOCK = ".lock"
+LARGEST_INDEX = 64 * 1024 * 1024
+
+State = Literal["pending", "valid", "invalid", "interrupted", "failed"]
+"""`failed`: there is no run, as the engine did not start."""
+
+FIGURES = (
+    "requests_measured",
+    "requests_measured_ok",
+    "output_tps",
+    "input_tps",
+    "rps",
+    "goodput",
+    "goodput_share",
+    "ttft_p50_ms",
+    "ttft_p99_ms",
+    "itl_p50_ms",
+    "itl_p99_ms",
+    "tpot_p50_ms",
+    "e2e_p50_ms",
+    "e2e_p99_ms",
+)
+"""Of a run's summary, copied into the index."""
+
+
+class Entry(msgspec.Struct, kw_only=True):
+    """One cell. `folder` is relative to the index; `reason` says in a sentence why there is no VALID run."""
+
+    id: str
+    engine: str
+    workload: str
+    load: str
+    repeat: int
+    digest: str
+    state: State = "pending"
+    exit_code: int | None = None
+    reason: str | None = None
+    folder: str | None = None
+    simulated: bool = False
+    ended: str | None = None
+    figures: dict[str, float | None] = msgspec.field(default_factory=dict)
+
+
+class Index(msgspec.Struct, kw_only=True):
+    """All cells in the plan's order."""
+
+    schema_version: int = schema.SCHEMA_VERSION
+    name: str
+    about: str = ""
+    plan: dict[str, str] = msgspec.field(default_factory=dict)
+    created: str = ""
+    cells: list[Entry] = msgspec.field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The folder of a matrix: its index, and a folder for each cell's run."""
+
+    root: Path
+    known: Mapping[str, Entry] = field(default_factory=dict)
+    created: str = ""
+
+    def folder(self, cell: str) -> Path:
+        return self.root / cell
+
+    def looked_at(self, entry: Entry) -> Entry:
+        """The entry with what its folder says: a run that was written counts, whatever the index had come to."""
+        run = self._run(entry.id)
+        if run is None:
+            before = self.known.get(entry.id)
+            if before is not None and before.state == "failed" and before.digest == entry.digest:
+                return before
+            return entry
+        before = self.known.get(entry.id)
+        entry = msgspec.structs.replace(entry, digest=before.digest if before else "")
+        return of_run(entry, run, before.ended if before else None)
+
+    def _run(self, cell: str) -> dict[str, Any] | None:
+        from servemark.results.recover import load
+
+        if not (self.folder(cell) / schema.RUN_JSON).is_file():
+            return None
+        return load(self.folder(cell)).run
+
+    def make_room(self, cell: str) -> Path:
+        """The cell's folder, free: what an earlier try left is moved aside and kept."""
+        folder = self.folder(cell)
+        if folder.is_dir() and any(folder.iterdir()):
+            number = 1
+            while (aside := folder.with_name(f"{folder.name}.earlier-{number}")).exists():
+                number += 1
+            folder.rename(aside)
+        return folder
+
+    def save(self, index: Index) -> None:
+        """Raises ResultUnusable where it cannot be written."""
+        path = self.root / MATRIX_JSON
+        temp = path.with_name(f".{path.name}.tmp")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            temp.write_bytes(msgspec.json.format(msgspec.json.encode(index), indent=2) + b"\n")
+            os.replace(temp, path)
+        except OSError as error:
+            raise ResultUnusable(f"{path}: the index could not be written ({error.strerror})") from error
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """BadInput where another matrix is at work in this folder."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = (self.root / _LOCK).open("w")
+        except OSError as error:
+            raise BadInput(f"{self.root}: cannot be written ({error.strerror}); give another --out") from error
+        with lock:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    raise BadInput(f"{self.root}: another `bench matrix` is at work here; wait for its end") from None
+            yield
+
+
+def of_run(entry: Entry, run: Mapping[str, Any], ended: str | None = None) -> Entry:
+    """The entry of a cell whose run was written."""
+    summary, checks = schema.part(run, "summary"), schema.items(run, "verdict", "checks")
+    valid = schema.part(run, "verdict").get("valid") is True
+    against = [check for check in checks if check.get("severity") == "invalid" and not check.get("waived")]
+    interrupted = any(check.get("code") == "interrupted" for check in against)
+    slo = schema.part(run, "slo")
+    missed = bool(slo.get("gate")) and slo.get("met") is False
+    return msgspec.structs.replace(
+        entry,
+        state="valid" if valid else "interrupted" if interrupted else "invalid",
+        exit_code=(1 if missed else 0) if valid else 4,
+        reason=None if valid else "; ".join(_said(check) for check in against) or "the run gives no verdict",
+        folder=entry.id,
+        simulated=run.get("simulated") is True,
+        ended=ended or now(),
+        figures={name: schema.number(summary[name]) for name in FIGURES if name in summary},
+    )
+
+
+def _said(check: Mapping[str, Any]) -> str:
+    return f"{schema.text(check.get('code'), 60)}: {schema.text(check.get('message'), 400)}"
+
+
+def open_shelf(root: Path) -> Shelf:
+    """What is known of an earlier start in this folder. Raises ResultUnusable where its index makes no sense."""
+    path = root / MATRIX_JSON
+    if not path.exists():
+        return Shelf(root)
+    try:
+        if path.stat().st_size > LARGEST_INDEX:
+            raise ResultUnusable(f"{path}: is too large to be an index of ours")
+        index = msgspec.json.decode(path.read_bytes(), type=Index)
+    except OSError as error:
+        raise ResultUnusable(f"{path}: cannot be read ({error.strerror})") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ResultUnusable(f"{path}: is no index of ours ({error})") from error
+    if index.schema_version > schema.SCHEMA_VERSION:
+        raise ResultUnusable(f"{path}: is of format {index.schema_version}; update servemark to read it")
+    return Shelf(root, {entry.id: entry for entry in index.cells}, index.created)
