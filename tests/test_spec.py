@@ -200,6 +200,28 @@ def test_a_concurrency_alone_closes_the_loop_and_keeps_the_think_time() -> None:
     )
 
 
+def test_a_cap_on_requests_per_minute_is_one_of_a_closed_loop() -> None:
+    assert with_flags(CLOSED, requests_per_minute="60").spec.load.model_dump()["requests_per_minute"] == 60
+    assert with_flags(GOOD, concurrency=8, requests_per_minute=60).spec.load == ClosedLoop(
+        concurrency=8, requests_per_minute=60
+    )
+    capped = CLOSED.replace("think_time: 2s", "requests_per_minute: 30")
+    assert with_flags(capped, concurrency=8).spec.load == ClosedLoop(concurrency=8, requests_per_minute=30)
+    assert with_flags(capped, rate=2).spec.load == Poisson(rate=2)  # the file's cap goes with its loop
+
+
+def test_the_arrivals_of_an_open_loop_are_never_throttled() -> None:
+    why = "caps a closed loop only, since the arrivals of an open loop wait for nobody"
+    for load in ("  rate: 8\n  requests_per_minute: 60", "  arrivals: constant\n  requests_per_minute: 60\n  rate: 8"):
+        said = complaint(GOOD.replace("  rate: 8", load))
+        assert why in said
+        assert said.startswith("w.yaml:8: load.requests_per_minute: ")
+    with pytest.raises(BadInput, match=f"^--requests-per-minute: {why}"):
+        with_flags(GOOD, requests_per_minute=60)
+    with pytest.raises(BadInput, match=f"^--requests-per-minute: {why}"):
+        with_flags(CLOSED, rate=3, concurrency=4, requests_per_minute=60)
+
+
 @pytest.mark.parametrize("text", [GOOD, CLOSED])
 def test_a_rate_with_a_concurrency_is_an_open_loop_with_a_cap(text: str) -> None:
     expected = Poisson(rate=20, max_concurrency=16)
@@ -368,9 +390,10 @@ def test_every_flag_can_be_given() -> None:
         "rate": 3, "concurrency": 3, "requests": 3, "duration": "3s", "warmup": 3, "drain": "3s", "input_tokens": 3,
         "output_tokens": 3, "endpoint": "chat", "temperature": 0.5, "top_p": 0.5, "force_output_length": False,
         "connections": "fresh", "attainment": 0.5, "gate": True, "seed": 3, "slo": ["ttft=3s"], "headers": {"a": "b"},
-        "extra_body": {"a": 1}, "data": "x.csv",
+        "extra_body": {"a": 1}, "data": "x.csv", "requests_per_minute": 60, "cache": "cold",
     }  # fmt: skip
     assert set(values) == set(FLAGS)
+    texts = {"data": TRACE, "requests_per_minute": CLOSED}
     for name, value in values.items():
-        changed = with_flags(TRACE if name == "data" else GOOD, **{name: value})
-        assert changed.spec != parse(TRACE if name == "data" else GOOD).spec or name == "endpoint"
+        text = texts.get(name, GOOD)
+        assert with_flags(text, **{name: value}).spec != parse(text).spec or name == "endpoint"

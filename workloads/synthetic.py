@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
@@ -30,6 +31,9 @@ class Synthetic(PromptSource):
 
     def prepare(self, given: Given) -> Prepared:
         return _Prepared(self, given)
+
+    def repeats(self, prepared: Prepared) -> Iterator[Request]:
+        return (prepared.request(index) for index in range(self.distinct or 0))
 
 
 class _Prepared:

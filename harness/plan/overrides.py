@@ -61,6 +61,7 @@ def _simple(name: str, *path: str) -> None:
 
 _simple("warmup", "run", "warmup")
 _simple("drain", "run", "drain")
+_simple("cache", "run", "cache")
 _simple("input_tokens", "prompts", "input_tokens")
 _simple("output_tokens", "prompts", "output_tokens")
 _simple("endpoint", "request", "endpoint")
@@ -96,10 +97,13 @@ def _concurrency(raw: dict[str, Any], value: Any, given: Mapping[str, Any]) -> l
             load.clear()
         load["max_concurrency"] = _number(value)
         return [("load", "max_concurrency")]
-    think = load.get("think_time")
+    kept = {key: load[key] for key in ("think_time", "requests_per_minute") if load.get(key) is not None}
     load.clear()
-    load.update({"concurrency": _number(value)} | ({"think_time": think} if think is not None else {}))
+    load.update({"concurrency": _number(value)} | kept)
     return [("load", "concurrency"), ("load",)]
+
+
+_simple("requests_per_minute", "load", "requests_per_minute")
 
 
 @FLAGS.register("requests")
@@ -123,8 +127,9 @@ def _duration(raw: dict[str, Any], value: Any, given: Mapping[str, Any]) -> list
 
 @FLAGS.register("seed")
 def _seed(raw: dict[str, Any], value: Any, given: Mapping[str, Any]) -> list[Path]:
+    """The four; a salt stays."""
     names = ("arrivals", "prompts", "lengths", "order")
-    _section(raw, "run")["seeds"] = dict.fromkeys(names, _number(value))
+    _section(raw, "run", "seeds").update(dict.fromkeys(names, _number(value)))
     return [("run", "seeds", name) for name in names]
 
 

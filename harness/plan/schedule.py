@@ -10,6 +10,7 @@ from hashlib import sha256
 from itertools import count
 
 from servemark.harness.plan.arrivals import OpenLoop
+from servemark.harness.plan.cache_rate import Sharing, content_of
 from servemark.harness.plan.sections import SeedsSection
 from servemark.harness.plan.sources import Given, Prepared, Seeds
 from servemark.harness.plan.spec import Loaded, Workload
@@ -32,15 +33,16 @@ class Planned:
     phase: Phase | None = None
 
 
-def resolve_seeds(section: SeedsSection) -> Seeds:
-    """All seeds; one for the prompts is drawn where the workload names none."""
+def resolve_seeds(section: SeedsSection, salt: bool = False) -> Seeds:
+    """All seeds; one for the prompts, and a salt if there is to be one, is drawn where the workload names none."""
     prompts = section.prompts if section.prompts is not None else secrets.randbits(63)
-    return Seeds(section.arrivals, prompts, section.lengths, section.order)
+    drawn = section.salt if section.salt is not None or not salt else secrets.randbits(63)
+    return Seeds(section.arrivals, prompts, section.lengths, section.order, drawn)
 
 
-def plan(loaded: Loaded, vocabulary: Vocabulary) -> Schedule:
-    """The schedule of a loaded workload; reads its data. Raises BadInput."""
-    seeds = resolve_seeds(loaded.spec.run.seeds)
+def plan(loaded: Loaded, vocabulary: Vocabulary, salt: bool = False) -> Schedule:
+    """The schedule of a loaded workload, its prompts salted if that is asked for; reads its data. Raises BadInput."""
+    seeds = resolve_seeds(loaded.spec.run.seeds, salt)
     source = loaded.spec.prompts.prepare(Given(seeds, vocabulary, loaded.folder))
     return Schedule(loaded.spec, source, vocabulary, seeds)
 
@@ -63,6 +65,8 @@ class Schedule:
         """Of them, those known to count (phase measured)."""
         self.raised_prompts = 0
         """Of them, those whose asked length was below the least that a prompt can have, and was raised to it."""
+        self.sharing = Sharing(0 if spec.prompts.tokens == "ids" else vocabulary.shared_prefix_tokens)
+        """What the prompts planned so far begin with."""
         self._hash = sha256(f"servemark schedule 1 {source.data_digest}".encode())
 
     @property
@@ -120,7 +124,8 @@ class Schedule:
         prompt, asked = request.prompt, request.asked_prompt_tokens
         if asked is not None and asked <= self.vocabulary.fixed_tokens:
             self.raised_prompts += self.source.lengths(request.index)[0] < asked
-        content = prompt.encode() if isinstance(prompt, str) else struct.pack(f"<{len(prompt)}q", *prompt)
+        content = content_of(prompt)
+        self.sharing.note(content, request.prefixes)
         self._hash.update(
             _ENTRY.pack(
                 request.index,
@@ -129,4 +134,4 @@ class Schedule:
                 -1 if request.asked_output_tokens is None else request.asked_output_tokens,
             )
         )
-        self._hash.update(sha256(content).digest())
+        self._hash.update(content)

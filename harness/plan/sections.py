@@ -57,6 +57,8 @@ class RequestSection(Strict):
         )
 
 
+CacheProtocol = Literal["cold", "warm", "as_is"]
+
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -69,6 +71,10 @@ class SeedsSection(Strict):
     )
     lengths: Seed = Field(default=0, description="of the lengths")
     order: Seed = Field(default=0, description="of the order in which data is used")
+    salt: Seed | None = Field(
+        default=None,
+        description="mixed into all prompts; null: none, or a new one where `cache: cold` needs it, which is recorded",
+    )
 
 
 class RunSection(Strict):
@@ -84,6 +90,11 @@ class RunSection(Strict):
         description="time, or number of requests, that do not count; 0 when all requests are intended at once",
     )
     drain: Duration = Field(default=30 * 10**9, description="how long requests in flight may finish at the end")
+    cache: CacheProtocol = Field(
+        default="as_is",
+        description="the server's prefix cache at the start: cold (emptied, else prompts are salted), warm (prompts "
+        "that come again are sent once before), or as_is",
+    )
     seeds: SeedsSection = SeedsSection()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -139,11 +139,15 @@ def _model_at(path: Path, raw: Any, model: type[BaseModel]) -> type[BaseModel] |
     """The model that reads the mapping at a path."""
     current: type[BaseModel] | None = model
     for part in path:
-        field = current.model_fields.get(str(part)) if current else None
+        if isinstance(part, int):  # an item of a list, whose model is known from the list's field
+            raw = raw[part] if isinstance(raw, list) else None
+            continue
+        field = current.model_fields.get(part) if current else None
         raw = raw.get(part) if isinstance(raw, dict) else None
         if field is None:
             return None
-        current = cast("type[BaseModel]", field.annotation) if _is_model(field.annotation) else None
+        annotation = next(iter(get_args(field.annotation)), field.annotation)
+        current = cast("type[BaseModel]", annotation) if _is_model(annotation) else None
         for chooser in field.metadata:
             if isinstance(chooser, Registered):
                 try:

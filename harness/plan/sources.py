@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -17,6 +18,7 @@ from typing import ClassVar, Literal, Protocol
 from pydantic import Field
 
 from servemark.harness.errors import BadInput
+from servemark.harness.plan.cache_salt import salt_text, salted
 from servemark.harness.plan.strict import Strict
 from servemark.harness.plan.vocabulary import Composer, Vocabulary
 from servemark.harness.registry import Registry
@@ -34,6 +36,8 @@ class Seeds:
     prompts: int
     lengths: int
     order: int
+    salt: int | None = None
+    """Makes all prompts others than those of runs without it, or with another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,10 @@ class PromptSource(Strict):
         """Reads the data. Raises BadInput."""
         raise NotImplementedError
 
+    def repeats(self, prepared: Prepared) -> Iterator[Request]:
+        """Each prompt, or beginning of prompts, that comes more than once: what a warm-up of the cache sends."""
+        return iter(())
+
 
 SOURCES: Registry[type[PromptSource]] = Registry("prompt source")
 
@@ -97,7 +105,8 @@ class PromptMaker:
 
     def __init__(self, given: Given, tokens: Literal["text", "ids"]) -> None:
         self._composer = Composer(given.vocabulary)
-        self._seed = given.seeds.prompts
+        self._seed = salted(given.seeds.prompts, given.seeds.salt)
+        self._front = ("", 0) if given.seeds.salt is None else salt_text(given.vocabulary, given.seeds.salt)
         self._as_ids = tokens == "ids"
         self.least = 1 if self._as_ids else self._composer.least_text
 
@@ -106,6 +115,11 @@ class PromptMaker:
         asked = max(self.least, input_tokens)
         compose = self._composer.ids if self._as_ids else self._composer.text
         return Request(index, compose(self._seed, content, asked), asked, output_tokens)
+
+    def of_text(self, index: int, text: str, input_tokens: int, output_tokens: int) -> Request:
+        """A text of the source's own, which is counted as `input_tokens`; a salt stands in front and is counted too."""
+        front, tokens = self._front
+        return Request(index, front + text, input_tokens + tokens, output_tokens)
 
     def check_least(self, key: str, most_input_tokens: int | None) -> None:
         """Refuses lengths that no prompt of this vocabulary can have. Raises BadInput."""

@@ -167,10 +167,24 @@ def json_schema() -> dict[str, Any]:
 
 def _validate(raw: dict[str, Any], where: sentences.Where) -> Workload:
     discover()
+    sentences.raise_if(_misplaced_cap(raw), where)
     try:
         return Workload.model_validate(_settled(raw))
     except ValidationError as error:
         raise BadInput(sentences.of_validation(error, raw, Workload, where)) from None
+
+
+def _misplaced_cap(raw: dict[str, Any]) -> Iterator[sentences.Complaint]:
+    """The key is one of a closed loop; that it is unknown elsewhere would not say why."""
+    load = raw.get("load")
+    if not isinstance(load, dict) or load.get("requests_per_minute") is None:
+        return
+    if "rate" in load or load.get("arrivals", "closed") != "closed":
+        yield (
+            ("load", "requests_per_minute"),
+            "caps a closed loop only, since the arrivals of an open loop wait for nobody; "
+            "lower its rate, or give a concurrency in place of the arrivals",
+        )
 
 
 def _settled(raw: dict[str, Any]) -> dict[str, Any]:
@@ -201,6 +215,12 @@ def _conflicts(spec: Workload) -> Iterator[sentences.Complaint]:
     load = spec.load
     if spec.prompts.tokens == "ids" and spec.request.endpoint == "chat":
         yield ("prompts", "tokens"), "a chat takes no token ids; leave request.endpoint out, or set it to completions"
+    if spec.run.cache == "warm" and spec.prompts.unique:
+        yield (
+            ("run", "cache"),
+            f"there is nothing to warm: every prompt of the source {spec.prompts.source} is a new one; "
+            "take cold or as_is, or repeat prompts, as synthetic does with `distinct`",
+        )
     if isinstance(load, ClosedLoop):
         return
     if load.arrivals == "trace" and not spec.prompts.timed:

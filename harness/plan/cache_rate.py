@@ -1,0 +1,131 @@
+"""How many of its prompt tokens a run would take from an ideal prefix cache, by what its prompts begin with.
+
+Pure arithmetic: the cache is endless and instant, so what one prompt leaves behind the next one finds.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+
+Prefix = tuple[Hashable, int]
+"""A name for a sequence of tokens, and how many of them, from its first on, a prompt starts with."""
+
+Prefixes = tuple[Prefix, ...]
+
+WHOLE = sys.maxsize
+"""As many tokens as the prompt has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A prompt that was sent: where to, how long it is, what it begins with. `counts` where it is in the rate."""
+
+    url: str
+    tokens: int
+    prefixes: Prefixes
+    counts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Implied:
+    """`ideal` counts to the token, `in_blocks` in whole blocks of the server's, both of `tokens` prompt tokens."""
+
+    tokens: int = 0
+    ideal: int = 0
+    in_blocks: int = 0
+
+    def rate(self, hits: int) -> float | None:
+        return hits / self.tokens if self.tokens else None
+
+
+class IdealCache:
+    """Keeps the beginning of every prompt that it has seen."""
+
+    def __init__(self, seen: Iterable[Prefixes] = ()) -> None:
+        self._longest: dict[Hashable, int] = {}
+        for prefixes in seen:
+            self.keep(prefixes)
+
+    def found(self, prefixes: Prefixes) -> int:
+        """How many tokens, from the first on, an earlier prompt had too."""
+        return max((min(tokens, self._longest.get(name, 0)) for name, tokens in prefixes), default=0)
+
+    def keep(self, prefixes: Prefixes) -> None:
+        for name, tokens in prefixes:
+            if tokens > self._longest.get(name, 0):
+                self._longest[name] = tokens
+
+
+def usable(found: int, tokens: int, block: int = 1) -> int:
+    """Of the tokens found those that spare work: the last one is computed always, and caches may hold whole blocks."""
+    return max(0, min(found, tokens - 1)) // block * block
+
+
+def implied(sent: Iterable[Sent], held: Callable[[str], Iterable[Prefixes]], block: int = 1) -> Implied:
+    """What prompts, in the order of sending, find of earlier ones, and of what the cache at an address `held`."""
+    caches: dict[str, IdealCache] = {}
+    tokens = ideal = in_blocks = 0
+    for each in sent:
+        cache = caches.get(each.url)
+        if cache is None:
+            cache = caches[each.url] = IdealCache(held(each.url))
+        if each.counts:
+            found = cache.found(each.prefixes)
+            tokens += each.tokens
+            ideal += usable(found, each.tokens)
+            in_blocks += usable(found, each.tokens, block)
+        cache.keep(each.prefixes)
+    return Implied(tokens, ideal, in_blocks)
+
+
+def content_of(prompt: str | tuple[int, ...]) -> bytes:
+    """A digest that equal prompts share."""
+    raw = prompt.encode() if isinstance(prompt, str) else struct.pack(f"<{len(prompt)}q", *prompt)
+    return sha256(raw).digest()
+
+
+class Sharing:
+    """What each planned prompt begins with. The schedule notes it as it plans; it is asked when the run is over.
+
+    `template_tokens` are those with which every prompt starts, a chat template's say: whoever spoke to the server
+    before has left them in its cache. Repeats are told by 64 bits of a prompt's digest: of a million prompts two are
+    taken for one with a chance of 1 in 37 million.
+    """
+
+    def __init__(self, template_tokens: int = 0) -> None:
+        self._template: Prefixes = (("template", template_tokens),)
+        self._warmed: dict[str, list[Prefixes]] = {}
+        self._contents = array("Q")
+        self._declared: dict[int, Prefixes] = {}
+
+    def note(self, content: bytes, declared: Prefixes = ()) -> None:
+        """The next planned prompt, by its digest; `declared` are beginnings that its source shares between prompts."""
+        if declared:
+            self._declared[len(self._contents)] = declared
+        self._contents.append(_short(content))
+
+    def note_warmed(self, url: str, content: bytes, declared: Prefixes = ()) -> None:
+        self._warmed.setdefault(url, []).append(self._prefixes(_short(content), declared))
+
+    def held(self, url: str) -> Iterator[Prefixes]:
+        """What the cache at an address has from before the run."""
+        yield self._template
+        yield from self._warmed.get(url, ())
+
+    def of(self, index: int) -> Prefixes:
+        """Of planned request `index`; one that was never noted is like no other."""
+        if not 0 <= index < len(self._contents):
+            return self._prefixes(("request", index), ())
+        return self._prefixes(self._contents[index], self._declared.get(index, ()))
+
+    def _prefixes(self, content: Hashable, declared: Prefixes) -> Prefixes:
+        return (*self._template, *declared, (("content", content), WHOLE))
+
+
+def _short(content: bytes) -> int:
+    return int.from_bytes(content[:8], "little")
