@@ -28,7 +28,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_layers.py tests/test_packaging.py
 
-# Installs the servers it needs, once: docs/real-servers.md. One that cannot start is a failure.
+# Installs the servers it needs, once (some minutes): docs/real-servers.md. One that cannot start is a failure.
 test-real: setup
 	$(BIN)/pytest -m real tests/real
 

