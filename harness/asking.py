@@ -9,6 +9,9 @@ from typing import Any
 from servemark.harness.clock import SECOND
 from servemark.harness.errors import BadInput
 from servemark.harness.figures.slo import from_vllm_goodput
+from servemark.harness.launch.launching import WAIT_S, Launch
+from servemark.harness.launch.words import split
+from servemark.harness.load.balance import BALANCES, DEFAULT
 from servemark.harness.plan.overrides import FLAGS
 from servemark.harness.prepare import Asked
 from servemark.harness.server.address import split_header
@@ -23,22 +26,46 @@ def asked(given: Mapping[str, Any], more_goodput: Sequence[str]) -> Asked:
     flags["headers"] = _headers(given["headers"])
     flags["extra_body"] = _json(given.get("extra_body"))
     flags["slo"] = _slo(given.get("slo"), given.get("goodput") or (), more_goodput)
+    wait_s = _seconds("--wait", given.get("wait"))
+    launch = _launch(given, wait_s)
     return Asked(
         target=given["target"],
         workload=given["workload"],
-        url=given["url"],
+        urls=tuple(given["urls"]),
+        launch=launch,
+        balance=_balance(given["balance"], given["urls"]),
         model=given["model"],
         flags=flags,
         api_key_env=given["api_key_env"],
         allow=tuple(given.get("allow") or ()),
         out=given.get("out"),
-        wait_s=_seconds("--wait", given.get("wait")) or 0.0,
+        wait_s=wait_s or 0.0,
         scrape_s=_scrape_s(given.get("scrape")),
+        metrics_urls=tuple(given.get("metrics_urls") or ()),
         tokenizer=given["tokenizer"],
         cacert=given["cacert"],
         insecure=given["insecure"],
         quiet=bool(given.get("quiet")),
     )
+
+
+def _balance(name: str | None, urls: Sequence[str]) -> str:
+    if name is None:
+        return DEFAULT
+    if name not in BALANCES:
+        raise BadInput(f"--balance: there is no {name!r}; there are: {', '.join(BALANCES)}")
+    if len(urls) < 2:
+        raise BadInput("--balance shares requests out among replicas; give --url once for each, or leave it out")
+    return name
+
+
+def _launch(given: Mapping[str, Any], wait_s: float | None) -> Launch | None:
+    """BadInput where a server is to be started and one that runs is named too."""
+    if given.get("launch") is None:
+        return None
+    if given.get("urls"):
+        raise BadInput("--launch starts a server and --url names one that runs; give one of them")
+    return Launch(split(given["launch"]), wait_s=WAIT_S if wait_s is None else wait_s)
 
 
 def _headers(given: Sequence[str]) -> dict[str, str] | None:

@@ -8,11 +8,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from servemark.harness.errors import EXIT_BAD_INPUT, BenchError, ResultUnusable
+
+if TYPE_CHECKING:
+    from servemark.harness.matrix.sweep import Sweep
 
 _WIDTH = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
 
@@ -32,8 +35,23 @@ def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.option("--target", required=True, help="Kind of server: vllm, sim, ... (`bench list`)."),
             click.option("--workload", default="chat", show_default=True, help="A YAML file, or a packaged name."),
-            click.option("--url", help="Base URL of the server.  [default: the target's own]"),
+            click.option(
+                "--url",
+                "urls",
+                multiple=True,
+                metavar="URL",
+                help="Base URL of the server; repeatable, one for each replica.  [default: the target's own]",
+            ),
+            click.option("--balance", metavar="NAME", help="Which replica gets a request.  [default: round-robin]"),
+            click.option("--launch", metavar='"MODEL FLAGS"', help="Start the server so, and end it after the run."),
             click.option("--model", help="Model to ask for.  [default: the one it serves]"),
+            click.option(
+                "--metrics-url",
+                "metrics_urls",
+                multiple=True,
+                metavar="URL",
+                help="Where the server's own metrics are, if elsewhere; repeatable, one for each --url.",
+            ),
             click.option("--api-key-env", metavar="VAR", help="Environment variable that holds the API key."),
             click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Added to each request."),
             click.option("--wait", metavar="TIME", help="Wait so long for the server to be ready, as 120s."),
@@ -57,10 +75,12 @@ def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "concurrency",
                 help="Requests in flight (closed loop); with a rate, the cap of an open loop.",
             ),
+            click.option("--requests-per-minute", help="Cap of a closed loop, as hosted endpoints have one."),
             click.option("--requests", "--num-prompts", "requests", help="End after so many requests that count."),
             click.option("--duration", help="Time that counts, as 60s."),
             click.option("--warmup", "--num-warmups", "warmup", help="Time, as 10s, or a number of requests."),
             click.option("--drain", help="How long requests in flight may finish at the end."),
+            click.option("--cache", help="Prefix cache at the start: cold, warm or as_is.  [default: as_is]"),
             click.option("--input-tokens", help="Prompt lengths: 512, uniform(100,200), ..."),
             click.option("--output-tokens", help="Answer lengths, likewise."),
             click.option("--seed", help="One seed for arrivals, prompts, lengths and order."),
@@ -105,6 +125,36 @@ def run(more_goodput: Sequence[str], as_json: bool, **given: Any) -> int:
     else:
         _print_summary(measured.run, measured.folder)
     return measured.exit_code
+
+
+@bench.command()
+@click.argument("plan", type=Path)
+@click.option("--out", type=Path, metavar="DIR", help="Folder of the matrix.  [default: runs/<the plan's name>]")
+@click.option("--dry-run", is_flag=True, help="List the cells and what is known of them; run nothing.")
+@click.option("--retry-invalid", is_flag=True, help="Measure INVALID cells again; what they left is kept.")
+@click.option("--json", "as_json", is_flag=True, help="Print matrix.json instead of the table.")
+@click.option("--quiet", is_flag=True, help="Nothing while it runs.")
+def matrix(plan: Path, out: Path | None, dry_run: bool, retry_invalid: bool, as_json: bool, quiet: bool) -> int:
+    """Measure engines x workloads x loads, as a plan says; run again, it goes on where it stopped.
+
+    \b
+    bench matrix plan.yaml
+    bench matrix plan.yaml --dry-run
+    """
+    from servemark.dashboards.matrix import write_matrix_page
+    from servemark.harness.matrix.plan import load_plan
+    from servemark.harness.matrix.sweep import open_sweep
+    from servemark.results.matrix import MATRIX_PAGE
+
+    sweep = open_sweep(load_plan(plan), out, quiet, retry_invalid)
+    if not dry_run:
+        sweep.carry_out()
+        write_matrix_page(sweep.index.to_json(), sweep.shelf.root / MATRIX_PAGE)
+    if as_json:
+        _print_json(sweep.index.to_json())
+    else:
+        _print_matrix(sweep, dry_run)
+    return 0 if dry_run else sweep.exit_code
 
 
 @bench.command()
@@ -162,9 +212,13 @@ def list_() -> int:
 
 
 @bench.command()
-def schema() -> int:
-    """Print the JSON Schema of the workload file."""
-    from servemark.harness.plan.spec import json_schema
+@click.argument("kind", type=click.Choice(["workload", "matrix"]), default="workload")
+def schema(kind: str) -> int:
+    """Print the JSON Schema of the workload file, or of a matrix's plan."""
+    if kind == "matrix":
+        from servemark.harness.matrix.plan import json_schema
+    else:
+        from servemark.harness.plan.spec import json_schema
 
     _print_json(json_schema())
     return 0
@@ -172,7 +226,7 @@ def schema() -> int:
 
 @bench.group()
 def sim() -> None:
-    """The built-in target: a simulated server that speaks vLLM's dialect."""
+    """The built-in target: a simulated server that speaks a real one's dialect."""
 
 
 def _sim_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -209,6 +263,20 @@ def _print_summary(run: dict[str, Any], folder: Path) -> None:
         print_summary(run, Console(), folder)
     else:
         _say(summary_text(run, WIDTH, folder).removesuffix("\n"))
+
+
+def _print_matrix(sweep: Sweep, dry_run: bool) -> None:
+    from servemark.dashboards.matrix import table_text
+    from servemark.results.matrix import MATRIX_PAGE
+
+    left, count = len(sweep.to_do), len(sweep.cells)
+    _say(table_text(sweep.index.to_json()))
+    if dry_run:
+        _say(f"\n{left} of {count} to run, in {sweep.shelf.root}")
+        return
+    _say(f"\n{sweep.shelf.root / MATRIX_PAGE}")
+    if sweep.interrupted:
+        _say(f"interrupted; {left} of {count} are left, and the same command goes on with them")
 
 
 def _say(text: object) -> None:

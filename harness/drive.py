@@ -5,36 +5,58 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from servemark.dashboards.live import LiveView
 from servemark.dashboards.progress import Tally
 from servemark.harness.clock import SECOND, now_ns
 from servemark.harness.interrupts import Interrupts
+from servemark.harness.launch.launching import Engine
+from servemark.harness.load.batch import BatchFleet
 from servemark.harness.load.fleet import Fleet
 from servemark.harness.load.messages import Job, Plan, Started
 from servemark.harness.server.scrape import Scraper
 from servemark.harness.server.target import Target
-from servemark.harness.types import Record, WorkerReport
-from servemark.results.store import RunStore
+from servemark.harness.types import Adapter, Record, WorkerReport
 
 INTERRUPT_DRAIN_NS = 5 * SECOND
 _WRITING = "the load is over and its result is being written; Ctrl-C again ends without it"
+
+
+class Journal(Protocol):
+    """Takes each record, and writes what is due to be written."""
+
+    def record(self, record: Record) -> None: ...
+
+    def flush_due(self, at_ns: int) -> None: ...
 
 
 class Drive:
     """A run in progress."""
 
     def __init__(
-        self, target: Target, plan: Plan, jobs: Iterator[Job], store: RunStore, scrape_s: float, title: str, quiet: bool
+        self,
+        target: Target,
+        plan: Plan,
+        jobs: Iterator[Job],
+        store: Journal,
+        scraper: Scraper | None,
+        title: str,
+        quiet: bool,
     ) -> None:
         self._store = store
+        self._engine = target.engine
         self._view = LiveView(f"{target.adapter.name}  {target.model}  {title}", quiet=quiet)
         self._tally = _tally(plan)
-        self._scraper = _scraper(target, scrape_s, store) if target.meter is not None else None
-        self._fleet = Fleet(plan, jobs, on_record=self._record, on_status=self._tally.status, on_started=self._started)
+        self._scraper = scraper
+        self._fleet = self._fleet_for(target.adapter, plan, jobs)
         self._brief_drain_ns = min(INTERRUPT_DRAIN_NS, plan.drain_ns)
         self._interrupted = False
+
+    def _fleet_for(self, adapter: Adapter, plan: Plan, jobs: Iterator[Job]) -> Fleet | BatchFleet:
+        make = Fleet if adapter.batch_path is None else partial(BatchFleet, adapter)
+        return make(plan, jobs, on_record=self._record, on_status=self._tally.status, on_started=self._started)
 
     async def run(self, interrupts: Interrupts) -> tuple[WorkerReport | None, int]:
         """The worker's report (None: it was lost), and the CPU time in ns that this process took beside it."""
@@ -50,6 +72,8 @@ class Drive:
             beside = [asyncio.create_task(self._tick())]
             if self._scraper is not None:
                 beside.append(asyncio.create_task(self._scraper.run()))
+            if self._engine is not None:
+                beside.append(asyncio.create_task(self._watch(self._engine)))
             try:
                 return await _first_of(running, beside)
             finally:
@@ -70,6 +94,12 @@ class Drive:
             await asyncio.sleep(0.25)
             self._store.flush_due(now_ns())
             self._view.update(self._tally.progress(now_ns()))
+
+    async def _watch(self, engine: Engine) -> None:
+        """An engine that has ended ends the run: no answer comes any more."""
+        await engine.process.ended()
+        self._fleet.stop(0, "server_lost")
+        self._tally.stopping()
 
     def _interrupt(self) -> None:
         """The first Ctrl-C drains briefly, the second stops at once."""
@@ -93,18 +123,6 @@ async def _first_of(
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
     loop.call_soon_threadsafe(call)  # a signal may come while the loop sleeps
-
-
-def _scraper(target: Target, scrape_s: float, store: RunStore) -> Scraper:
-    assert target.meter is not None
-    return Scraper(
-        target.meter,
-        target.headers,
-        scrape_s,
-        store.server_sample,
-        cacert=target.cacert,
-        insecure=target.insecure,
-    )
 
 
 def _tally(plan: Plan) -> Tally:

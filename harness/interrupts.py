@@ -40,6 +40,10 @@ class Interrupts:
         """From now on a signal calls this, in the main thread and between any two steps of it."""
         self._receive = receive
 
+    def to_end(self) -> None:
+        """From now on a signal ends the command again."""
+        self._receive = _stop_now
+
     def hold_once(self, note: str) -> None:
         """From now on the first signal only prints the note: it may have been meant for the phase before."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from servemark.harness.figures.metrics import METRICS
+from servemark.harness.load.balance import BALANCES
 from servemark.harness.plan.spec import load_workload, packaged
 from servemark.harness.server.discovery import adapter_names, load_adapter
 from servemark.harness.verdict.validity import CHECKS
@@ -18,6 +19,9 @@ def listing() -> Iterator[str]:
     yield "\nWorkloads (--workload)"
     for name in packaged():
         yield from _row(name, load_workload(name).spec.about)
+    yield "\nReplicas (several --url, --balance)"
+    for name, policy in BALANCES.items():
+        yield from _row(name, (policy.__doc__ or "").splitlines()[0])
     yield "\nMetrics (--slo METRIC=VALUE, METRIC:p99=VALUE)"
     for name, metric in METRICS.items():
         yield from _row(name, f"{metric.about}  [{metric.unit}]")

@@ -6,14 +6,17 @@ A composition root, like the command line that calls it: what is below is handed
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from servemark.harness.cache import WarmPass, begun
 from servemark.harness.drive import Drive
 from servemark.harness.errors import EXIT_GATE_MISSED, EXIT_INVALID, EXIT_OK, ResultUnusable
 from servemark.harness.figures.slo import Slo
 from servemark.harness.interrupts import Interrupts
+from servemark.harness.launch.launching import Engine
 from servemark.harness.load.limits import check_files
 from servemark.harness.load.messages import Plan
 from servemark.harness.plan.arrivals import ClosedLoop, OpenLoop
@@ -21,11 +24,14 @@ from servemark.harness.plan.encoding import Jobs
 from servemark.harness.plan.planning import worker_plan
 from servemark.harness.plan.schedule import Schedule
 from servemark.harness.plan.spec import Loaded, load_workload
-from servemark.harness.prepare import Asked, planned, reached, refuse_unknown_codes, secrets_of, slo_of
-from servemark.harness.server.scrape import read_sample
+from servemark.harness.prepare import Asked, metered, planned, reached, refuse_unknown_codes, secrets_of, slo_of
+from servemark.harness.server.caching import CacheState
+from servemark.harness.server.meters import Metering
+from servemark.harness.server.samples import whole
 from servemark.harness.server.target import Target
-from servemark.harness.types import WorkerReport
+from servemark.harness.types import ServerSample, WorkerReport
 from servemark.results.known import clock_part, known_at_start, scheduled
+from servemark.results.schema import ENGINE_LOG
 from servemark.results.store import RunStore, new_folder, new_run_id, refuse_taken
 
 if TYPE_CHECKING:
@@ -42,22 +48,46 @@ class Measured:
     exit_code: int
 
 
-def measure(asked: Asked) -> Measured:
-    """Makes the run. Raises BadInput, TargetUnusable or ResultUnusable."""
+def measure(asked: Asked, engine: Engine | None = None) -> Measured:
+    """Makes the run, on an engine that was started before if one is given.
+
+    Raises BadInput, TargetUnusable or ResultUnusable.
+    """
     loaded = load_workload(asked.workload, asked.flags)
     slo = slo_of(loaded)
     refuse_unknown_codes(asked.allow)
     if asked.out is not None:
         refuse_taken(asked.out)
-    with Interrupts() as interrupts, reached(asked, loaded) as target:
-        schedule, options = planned(asked, loaded, target)
+    with Interrupts() as interrupts, reached(asked, loaded, engine) as target:
+        cache = begun(loaded, target)
+        schedule, options = planned(asked, loaded, target, salt=cache.how == "salted")
         plan = worker_plan(loaded.spec, schedule, target, options.endpoint)
         check_files(plan)
+        metering = metered(asked, target)
         run_id = new_run_id(target.adapter.name, loaded.name)
         jobs = Jobs(schedule, target, options, run_id)
+        if cache.protocol == "warm":
+            cache = WarmPass(loaded, schedule, target, options, plan, run_id, asked.quiet).made(cache, interrupts)
+            metering = metered(asked, target)  # what it made of the metrics is no part of the run's
         known = known_at_start(loaded, schedule, target, options.endpoint)
-        store = RunStore(new_folder(run_id, asked.out), known, redact=secrets_of(loaded, target.headers))
-        return Run(asked, loaded, slo, target, schedule, plan, jobs, store).carried_out(interrupts)
+        known |= {"cache": cache.facts(), "server": metering.facts(asked.scrape_s)}
+        store = _begun(asked, loaded, target, run_id, known)
+        run = Run(asked, loaded, slo, target, cache, schedule, plan, jobs, metering, store)
+        measured = run.carried_out(interrupts)
+        if target.engine is not None and engine is None:  # all is written: a signal can only be for the engine's end
+            interrupts.to(target.engine.process.hurry)
+        return measured
+
+
+def _begun(asked: Asked, loaded: Loaded, target: Target, run_id: str, known: dict[str, Any]) -> RunStore:
+    """The run's folder; an engine that was started for the run writes its log there from now on."""
+    engine, secrets = target.engine, secrets_of(loaded, target.headers)
+    if engine is None:
+        return RunStore(new_folder(run_id, asked.out), known, redact=secrets)
+    engine.refuse_ended()
+    store = RunStore(new_folder(run_id, asked.out), known, redact=(*secrets, *engine.secrets))
+    engine.process.log_to(store.folder / ENGINE_LOG)
+    return store
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +98,18 @@ class Run:
     loaded: Loaded
     slo: Slo | None
     target: Target
+    cache: CacheState
     schedule: Schedule
     plan: Plan
     jobs: Jobs
+    metering: Metering
     store: RunStore
 
     def carried_out(self, interrupts: Interrupts) -> Measured:
         """Whatever goes wrong, what has ended by then is on disk."""
         try:
             report, cpu_ns = self._driven(interrupts)
-            run = self._judged(report)
+            run = self._judged(report, self._engine_end())
             run["worker"]["coordinator_cpu_ns"] = cpu_ns
             self.store.close(run)
             return self._written()
@@ -98,38 +130,46 @@ class Run:
     def _driven(self, interrupts: Interrupts) -> tuple[WorkerReport | None, int]:
         """The load, between a first and a last reading of the server's metrics; see `Drive.run`."""
         asked = self.asked
-        self._read_server()
-        drive = Drive(
-            self.target, self.plan, iter(self.jobs), self.store, asked.scrape_s, self.loaded.name, asked.quiet
-        )
+        scraper = self.metering.scraper(asked.scrape_s, self.store.server_sample)
+        if scraper is not None:
+            scraper.begin(self.metering.first)
+        drive = Drive(self.target, self.plan, iter(self.jobs), self.store, scraper, self.loaded.name, asked.quiet)
         report, cpu_ns = asyncio.run(drive.run(interrupts))
         # After any other end the server may hang, and nobody wants to wait for it.
-        if report is not None and report.stop_reason == "finished":
-            self._read_server()
+        if scraper is not None and report is not None and report.stop_reason == "finished":
+            scraper.once()
         return report, cpu_ns
 
-    def _read_server(self) -> None:
-        meter = self.target.meter
-        sample = read_sample(meter, self.target.control) if meter is not None else None
-        if sample is not None:
-            self.store.server_sample(sample)
+    def _engine_end(self) -> str | None:
+        """What there is to say of an engine that was started for the run and has ended before it."""
+        return self.target.engine.last_words() if self.target.engine is not None else None
 
-    def _judged(self, report: WorkerReport | None) -> dict[str, Any]:
+    def _judged(self, report: WorkerReport | None, engine_end: str | None) -> dict[str, Any]:
         """All of run.json that was not known at the start. Its imports are heavy, and the load is over by now."""
         from servemark.results.evaluate import evaluate
 
-        spec, frame = self.loaded.spec, self.store.frame()
+        spec, frame, samples = self.loaded.spec, self.store.frame(), self.store.server_samples()
         warmup_ns = spec.run.warmup.duration_ns
         window = frame.steady_window(report.started_ns + warmup_ns if report and warmup_ns else None)
         hashed, count = self.jobs.hash_at(report.issued if report else len(frame))
+        evidence = self._evidence(report, frame, window, samples, engine_end)
+        judged = evaluate(evidence, spec.slo.gate, self.asked.allow, samples)
         return {
-            **evaluate(self._evidence(report, frame, window), spec.slo.gate, self.asked.allow),
+            **judged,
+            "server": self.metering.facts(self.asked.scrape_s) | judged["server"],
             "schedule": scheduled(self.loaded, self.schedule) | {"hash": hashed, "requests": count},
             "clock": clock_part(frame, window, report),
             "worker": asdict(report) if report else {},
         }
 
-    def _evidence(self, report: WorkerReport | None, frame: Frame, window: Window) -> Evidence:
+    def _evidence(
+        self,
+        report: WorkerReport | None,
+        frame: Frame,
+        window: Window,
+        samples: Sequence[ServerSample],
+        engine_end: str | None,
+    ) -> Evidence:
         from servemark.harness.verdict.validity import Evidence
 
         spec = self.loaded.spec
@@ -139,14 +179,17 @@ class Run:
             window=window,
             loop="closed" if closed else "open",
             reports=(report,) if report else (),
-            server=tuple(self.store.server_samples()),
+            server=tuple(whole(samples)),
             cap=spec.load.max_concurrency if isinstance(spec.load, OpenLoop) else None,
             planned_in_window=None if closed else self.schedule.planned_in_window,
             slo=self.slo,
             prompts_unique=spec.prompts.unique,
-            shared_prefix_tokens=self.schedule.vocabulary.shared_prefix_tokens,
+            sharing=self.schedule.sharing,
+            cache=self.cache,
             force_output_length=spec.request.force_output_length,
             promises=self.target.adapter.promises(self.plan.endpoint),
+            versions=self.target.versions,
+            engine_end=engine_end,
         )
 
     def _written(self) -> Measured:

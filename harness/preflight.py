@@ -17,7 +17,8 @@ from servemark.harness.load.wire import SO_TIMESTAMPNS
 from servemark.harness.plan.arrivals import ClosedLoop
 from servemark.harness.plan.planning import worker_plan
 from servemark.harness.plan.spec import Loaded, Workload, load_workload
-from servemark.harness.prepare import Asked, planned, reached, secrets_of, slo_of
+from servemark.harness.prepare import Asked, metered, planned, reached, secrets_of, slo_of
+from servemark.harness.server.meters import Metering
 from servemark.harness.server.target import Target
 from servemark.harness.types import Endpoint
 from servemark.results.redact import Redactor
@@ -45,7 +46,7 @@ def preflight(asked: Asked) -> Iterator[Finding]:
         yield Finding("workload", f"{loaded.name}: {_load(loaded.spec)}" + (f"; SLO {slo}" if slo else ""))
         with reached(asked, loaded) as target:
             said_by_server = Redactor(secrets_of(loaded, target.headers))  # which may say a key
-            for finding in chain(_server(target), _load_on(asked, loaded, target)):
+            for finding in chain(_server(target), _metrics(metered(asked, target)), _load_on(asked, loaded, target)):
                 yield replace(finding, said=said_by_server.text(finding.said))
     except BenchError as error:
         yield Finding("cannot run", str(error), "no", error.exit_code)
@@ -58,13 +59,27 @@ def _load_on(asked: Asked, loaded: Loaded, target: Target) -> Iterator[Finding]:
     how = f"lengths counted by the {vocabulary.origin}'s tokenizer"
     yield Finding("prompts", how) if vocabulary.exact else Finding("prompts", vocabulary.note, "note")
     yield Finding("longest", f"{most:,} tokens in and out" if most else "not bounded by the workload")
+    yield from _cache(loaded, target)
     check_files(worker_plan(loaded.spec, schedule, target, options.endpoint))
+
+
+def _cache(loaded: Loaded, target: Target) -> Iterator[Finding]:
+    """What a run would do to the prefix cache; nothing is done to it here."""
+    protocol, reset = loaded.spec.run.cache, target.adapter.cache_reset
+    if protocol == "cold" and reset is None:
+        yield Finding("cache", "cold: prompts are salted, since this kind of server cannot be asked to empty it")
+    elif protocol == "cold" and reset is not None:
+        how = f"{reset.method} {reset.path} before the load"
+        yield Finding("cache", f"cold: {how}; where the server does not take it, prompts are salted")
+    elif protocol == "warm":
+        yield Finding("cache", "warm: each prompt that comes again is sent once before the load")
 
 
 def _load(spec: Workload) -> str:
     load = spec.load
     if isinstance(load, ClosedLoop):
-        return f"closed loop, {load.concurrency} in flight"
+        cap = f", at most {load.requests_per_minute} requests a minute" if load.requests_per_minute else ""
+        return f"closed loop, {load.concurrency} in flight{cap}"
     rate = getattr(load, "rate", None)
     return f"open loop, {load.arrivals} arrivals" + (f" at {rate:g}/s" if rate is not None else "")
 
@@ -105,12 +120,28 @@ def stamps_by_kernel() -> bool:
 
 
 def _server(target: Target) -> Iterator[Finding]:
-    facts = target.facts
-    engine = " ".join(filter(None, (facts.engine or target.adapter.name, facts.version)))
     simulated = " (SIMULATED)" if target.simulated else ""
-    yield Finding("server", f"{engine} at {target.url} is ready{simulated}")
-    context = f", context {facts.context_tokens:,} tokens" if facts.context_tokens else ""
+    for each in target.replicas:
+        engine = " ".join(filter(None, (each.facts.engine or target.adapter.name, each.facts.version)))
+        yield Finding("server", f"{engine} at {each.url} is ready{simulated}")
+    if target.others:
+        yield Finding("replicas", f"{len(target.replicas)}, requests go {target.balance}")
+    if len(target.versions) > 1:
+        yield Finding("replicas", f"they are of different versions: {', '.join(target.versions)}", "note")
+    if target.engine is not None:
+        yield Finding("engine", f"{target.engine.command} was ready after {target.engine.ready_after_s:.1f} s")
+    context = f", context {target.facts.context_tokens:,} tokens" if target.facts.context_tokens else ""
     yield Finding("model", f"{target.model}{context}")
+
+
+def _metrics(metering: Metering) -> Iterator[Finding]:
+    if metering.meters:
+        yield Finding("metrics", f"the server's own are read at {', '.join(meter.url for meter in metering.meters)}")
+    if metering.absent:
+        said = f"the server tells none of its own at {', '.join(metering.absent)}; name the place with --metrics-url"
+        yield Finding("metrics", said, "note")
+    elif not metering.meters:
+        yield Finding("metrics", "this kind of server tells none of its own; name a place with --metrics-url", "note")
 
 
 def _promises(target: Target, endpoint: Endpoint) -> Iterator[Finding]:

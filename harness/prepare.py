@@ -6,19 +6,24 @@ A composition root, like the command line that calls it: what is below is handed
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from servemark.adapters.sim.launch import launch
+from servemark.dashboards.starting import StartView
 from servemark.harness.errors import BadInput, BenchError, TargetUnusable
 from servemark.harness.figures.slo import Slo, parse_slo
+from servemark.harness.launch.launching import Engine, Launch, launched
+from servemark.harness.load.balance import DEFAULT
 from servemark.harness.plan.schedule import Schedule, plan
 from servemark.harness.plan.spec import Loaded
 from servemark.harness.server.address import Headers, build_headers
 from servemark.harness.server.discovery import load_adapter
-from servemark.harness.server.target import Target, learn_vocabulary, reach
+from servemark.harness.server.meters import Metering, find_meters
+from servemark.harness.server.scrape import Access
+from servemark.harness.server.target import Target, learn_vocabulary, reach_all
 from servemark.harness.types import Adapter, Endpoint, Options
 from servemark.results.redact import Redactor
 
@@ -29,7 +34,11 @@ class Asked:
 
     target: str
     workload: str
-    url: str | None = None
+    urls: tuple[str, ...] = ()
+    """One for each replica; none takes the target's own."""
+    balance: str = DEFAULT
+    launch: Launch | None = None
+    """The server is to be started, and no address is given."""
     model: str | None = None
     flags: Mapping[str, Any] = field(default_factory=dict)
     api_key_env: str | None = None
@@ -37,6 +46,7 @@ class Asked:
     out: Path | None = None
     wait_s: float = 0.0
     scrape_s: float = 1.0
+    metrics_urls: tuple[str, ...] = ()
     tokenizer: Path | None = None
     cacert: str | None = None
     insecure: bool = False
@@ -44,30 +54,59 @@ class Asked:
 
 
 @contextlib.contextmanager
-def reached(asked: Asked, loaded: Loaded) -> Iterator[Target]:
-    """The target, looked at and ready; the built-in one is started where no address is given."""
+def reached(asked: Asked, loaded: Loaded, engine: Engine | None = None) -> Iterator[Target]:
+    """The target, looked at and ready: `engine` where it was started before, else what is asked for.
+
+    What is started here ends with the block: a launched engine, or the built-in target where no address is given.
+    """
     adapter = load_adapter(asked.target)
+    refuse_pacing(adapter, loaded)
+    refuse_several(adapter, asked.urls)
     headers = build_headers(asked.api_key_env, loaded.spec.request.headers)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_without(secrets_of(loaded, headers)))
-        url = asked.url or adapter.default_url
-        if asked.url is None and adapter.name == "sim":
-            url = stack.enter_context(launch()).url
-        target = reach(
+        stack.enter_context(without(secrets_of(loaded, headers)))
+        if engine is None and asked.launch is not None:
+            engine = stack.enter_context(started(adapter, asked.launch, headers, asked.quiet))
+        urls = asked.urls or (adapter.default_url,)
+        if engine is not None:
+            stack.enter_context(engine.explaining())
+            urls = (engine.url,)
+        elif not asked.urls and adapter.name == "sim":
+            urls = (stack.enter_context(launch()).url,)
+        target = reach_all(
             adapter,
-            url,
+            urls,
             headers,
             asked.model,
+            asked.balance,
             wait_s=asked.wait_s,
             cacert=asked.cacert,
             insecure=asked.insecure,
         )
-        stack.callback(target.control.close)
-        yield target
+        stack.callback(target.close)
+        yield with_engine(target, engine) if engine is not None else target
 
 
 @contextlib.contextmanager
-def _without(secrets: Sequence[str]) -> Iterator[None]:
+def started(adapter: Adapter, launch: Launch, headers: Headers, quiet: bool) -> Iterator[Engine]:
+    """The engine, ready, with a word on stderr while it loads."""
+    view = StartView(adapter.name, quiet)
+    with contextlib.ExitStack() as stack:
+        try:
+            engine = stack.enter_context(launched(adapter, launch, headers, view))
+        finally:
+            view.done()
+        yield engine
+
+
+def with_engine(target: Target, engine: Engine) -> Target:
+    """Where the server tells no version of its own, its program's is taken."""
+    facts = target.facts
+    return replace(target, engine=engine, facts=replace(facts, version=facts.version or engine.version))
+
+
+@contextlib.contextmanager
+def without(secrets: Sequence[str]) -> Iterator[None]:
     """An error's sentence may quote what the server said, and the server may say a key."""
     try:
         yield
@@ -89,11 +128,11 @@ def slo_of(loaded: Loaded) -> Slo | None:
         raise BadInput(f"{where}: {error}") from None
 
 
-def planned(asked: Asked, loaded: Loaded, target: Target) -> tuple[Schedule, Options]:
-    """The schedule, with prompts in the server's own tokens. Raises BadInput or TargetUnusable."""
+def planned(asked: Asked, loaded: Loaded, target: Target, salt: bool = False) -> tuple[Schedule, Options]:
+    """The schedule, with prompts in the server's own tokens, salted or not. Raises BadInput or TargetUnusable."""
     options = loaded.spec.request.options(target.model, endpoint_for(loaded, target.adapter))
     vocabulary = learn_vocabulary(target, options, asked.tokenizer)
-    schedule = plan(loaded, vocabulary)
+    schedule = plan(loaded, vocabulary, salt)
     most, context = schedule.source.most_tokens, target.facts.context_tokens
     if most is not None and context is not None and most > context:
         raise TargetUnusable(
@@ -101,6 +140,24 @@ def planned(asked: Asked, loaded: Loaded, target: Target) -> tuple[Schedule, Opt
             "shorten it with --input-tokens or --output-tokens, or serve a longer context"
         )
     return schedule, options
+
+
+def metered(asked: Asked, target: Target) -> Metering:
+    """Where the servers' own metrics are read. Raises BadInput or TargetUnusable, for what --metrics-url names only."""
+    access = Access(target.urls, target.headers, target.cacert, target.insecure)
+    return find_meters(target.adapter, access, asked.metrics_urls)
+
+
+def refuse_pacing(adapter: Adapter, loaded: Loaded) -> None:
+    """BadInput where a load has times and the target takes all of it at once."""
+    if adapter.batch_path is not None and not getattr(loaded.spec.load, "all_at_once", False):
+        raise BadInput(f"target {adapter.name} runs the whole load as one batch; give --rate inf and --requests N")
+
+
+def refuse_several(adapter: Adapter, urls: Sequence[str]) -> None:
+    """BadInput where a target that takes the whole load at once is given more than one address."""
+    if adapter.batch_path is not None and len(urls) > 1:
+        raise BadInput(f"target {adapter.name} runs the whole load as one batch on one engine; give one --url")
 
 
 def endpoint_for(loaded: Loaded, adapter: Adapter) -> Endpoint:
@@ -121,7 +178,12 @@ def endpoint_for(loaded: Loaded, adapter: Adapter) -> Endpoint:
 def secrets_of(loaded: Loaded, headers: Headers) -> tuple[str, ...]:
     """Header values that did not come from the workload file, with and without their scheme word."""
     public = ((loaded.document.data.get("request") or {}).get("headers") or {}).values()
-    values = [value for _, value in headers if value not in public]
+    return credentials((name, value) for name, value in headers if value not in public)
+
+
+def credentials(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """The values, with and without their scheme word."""
+    values = [value for _, value in headers]
     return tuple({*values, *(value.split(" ", 1)[-1] for value in values)})
 
 

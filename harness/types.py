@@ -13,6 +13,7 @@ Phase = Literal["warmup", "measured", "cooldown"]
 Endpoint = Literal["chat", "completions", "generate"]
 """Which of a server's routes: the OpenAI ones, or `generate`, the server's own."""
 Framing = Literal["sse", "ndjson"]
+StopReason = Literal["finished", "interrupted", "server_lost", "generator_lost"]
 
 # The kinds of error a record can carry. `error_detail` says the rest.
 ErrorKind = Literal[
@@ -54,6 +55,8 @@ class Request:
     class_: str = "default"
     session_id: str | None = None
     turn: int = 0
+    prefixes: tuple[tuple[str, int], ...] = ()
+    """Beginnings that other prompts of the run have too: a name for each, and how many tokens from the first on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one response. `source` names who counted: usage, events, tokenizer or none."""
+    """Token counts of one response. `source` names who counted: usage, events, tokenizer, estimate or none."""
 
     prompt_tokens: int | None = None
     output_tokens: int | None = None
@@ -177,13 +180,15 @@ MetricsReader = Callable[[bytes], Mapping[str, float]]
 class MetricsSource:
     """Where a server tells its own metrics. `reader` makes one reader per run, which may keep state.
 
-    `port` is the metrics' own where they have one; `draining` says that an answer is told once, to one reader only.
+    `port` is the metrics' own where they have one; `draining` says that an answer is told once, to one reader only;
+    `notes` say what this server counts under some of our names, as "ttft": "from ... to ...".
     """
 
     path: str
     reader: Callable[[], MetricsReader]
     port: int | None = None
     draining: bool = False
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +225,8 @@ class Adapter(Protocol):
     cache_reset: HttpRequest | None
     """Empties the prefix cache."""
     signature: Signature | None
+    batch_path: str | None
+    """Where the whole load goes as one batch, one request a line; None for servers of single requests."""
 
     def base_url(self, url: str) -> str:
         """The address before the paths of this adapter, from the one that the user gave."""
@@ -282,7 +289,8 @@ class Record:
     reads: int = 0
     coalesced_reads: int = 0
     resends: int = 0
-    stamp: Literal["kernel", "user"] = "kernel"
+    stamp: Literal["kernel", "user", "engine"] = "kernel"
+    """Who took the times: the kernel on arrival, this process after reading, or the engine itself (a batch)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +306,7 @@ class WorkerReport:
     issued: int
     schedule_finished: bool
     """Every planned request was sent, or the planned time was used up."""
-    stop_reason: Literal["finished", "interrupted", "server_lost", "generator_lost"]
+    stop_reason: StopReason
     late_jobs: int
     """Requests whose encoded bytes were not there when they were due."""
     max_late_job_ns: int
@@ -312,6 +320,10 @@ class WorkerReport:
     reconnects: int
     drained: bool
     """No request was abandoned at the drain limit."""
+    throttled: int = 0
+    """Requests that the client's own cap on requests per minute held back."""
+    throttled_ns: int = 0
+    """For how long, all together."""
 
 
 @dataclass(frozen=True, slots=True)

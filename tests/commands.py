@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from servemark.adapters.sim import ADAPTER
 from servemark.harness.cli import main
+from servemark.harness.server.control import Control
+from servemark.harness.types import HttpRequest
 
 # What a busy machine may do to a run is not what these tests are about.
 TOLERANT = tuple(
@@ -23,7 +26,12 @@ TOLERANT = tuple(
     for code in ("client_lag", "late_jobs", "loop_stalls", "client_cpu", "coalesced_reads", "requests_sent")
     for word in ("--allow", code)
 )
-BENCH = (sys.executable, "-P", "-c", "from servemark.harness.cli import main; main()")
+# A suite that runs in the background of a script, or under nohup, has signals ignored, and so would its commands.
+_AS_FROM_A_TERMINAL = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL);"
+)
+BENCH = (sys.executable, "-P", "-c", f"{_AS_FROM_A_TERMINAL} from servemark.harness.cli import main; main()")
 PATIENCE_S = 60.0
 
 
@@ -116,6 +124,13 @@ def wait_until(true: Callable[[], object], what: str) -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {PATIENCE_S:g} s in vain until {what}")
         time.sleep(0.02)
+
+
+def told(url: str, name: str) -> float:
+    """What the built-in target's own metrics say under one of our names."""
+    with Control(url) as control:
+        _, body = control.ask(HttpRequest("GET", "/metrics"))
+    return ADAPTER.metrics[0].reader()(body)[name]
 
 
 def journal(folder: Path) -> list[dict[str, Any]]:

@@ -90,6 +90,14 @@ def samples(seconds: int = 50) -> list[ServerSample]:
                 "prefix_hits": 12.0 * s,
                 "generation_tokens": 470.0 * s,
                 "prompt_tokens": 4_000.0 * s,
+                "iterations": 50.0 * s,
+                "iteration_tokens": 4_400.0 * s,
+                "ttft_sum": 0.48 * s,
+                "ttft_count": 8.0 * s,
+                "queue_time_sum": 0.12 * s,
+                "queue_time_count": 8.0 * s,
+                "prefill_time_sum": 0.32 * s,
+                "prefill_time_count": 8.0 * s,
             },
         )
         for s in range(seconds)
@@ -102,7 +110,7 @@ def run_of(wanted: list[Record], scraped: list[ServerSample] | None = None, **ch
     from servemark.harness.figures.objectives import weigh
     from servemark.harness.figures.slo import parse_slo
     from servemark.harness.figures.summary import summarize
-    from servemark.results.headline import server_part, summary
+    from servemark.results.headline import latencies_of_both, server_part, summary
 
     frame = Frame.from_records(wanted)
     slo = parse_slo("ttft=200ms,tpot=30ms,ttft:p99=400ms", 0.95)
@@ -135,6 +143,15 @@ def run_of(wanted: list[Record], scraped: list[ServerSample] | None = None, **ch
             "nominal_rate": 8.0,
             "planned_in_window": int(frame.measured.sum()),
         },
+        "cache": {
+            "protocol": "as_is",
+            "how": "untouched",
+            "said": "as it was",
+            "observed_hit_rate": None,
+            "expected_hit_rate": 0.002,
+            "ideal_hit_rate": 0.004,
+            "source": None,
+        },
         "target": {
             "name": "vllm",
             "url": "http://localhost:8000",
@@ -146,7 +163,13 @@ def run_of(wanted: list[Record], scraped: list[ServerSample] | None = None, **ch
             "promises": {"fixed_length": True, "exact_counts": True},
             "simulated": False,
         },
-        "server": server_part(scraped or []),
+        "server": {
+            "period_s": 1.0,
+            "sources": [SOURCE] if scraped else [],
+            "absent": [],
+            **server_part(scraped or []),
+            **latencies_of_both(frame, scraped or []),
+        },
         "clock": {
             "started_ns": START_NS,
             "started_wall": "2026-11-20T18:45:13.201+00:00",
@@ -159,6 +182,17 @@ def run_of(wanted: list[Record], scraped: list[ServerSample] | None = None, **ch
         "versions": {"servemark": "0.1.0", "httptools": "0.9.0"},
         **changes,
     }
+
+
+SOURCE = {
+    "url": "http://localhost:8000",
+    "metrics": "http://localhost:8000/metrics",
+    "draining": False,
+    "samples": 50,
+    "failures": 0,
+    "last_failure": None,
+    "notes": {"ttft": "from here to there"},
+}
 
 
 def check(code: str, severity: str, message: str, remedy: str = "", **more: Any) -> dict[str, Any]:

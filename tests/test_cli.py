@@ -12,15 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from servemark.adapters.sim import ADAPTER
+from servemark.adapters.base import prometheus
+from servemark.adapters.sim import SimAdapter
 from servemark.adapters.sim.launch import LocalServer, launch
 from servemark.adapters.sim.options import SimOptions
-from servemark.harness.server.control import Control
-from servemark.harness.server.scrape import Meter, read_sample
 from servemark.harness.verdict.validity import CHECKS
 from servemark.results.recover import load
 from tests.answering import Asked, answering
-from tests.commands import BENCH, TOLERANT, Said, bench, check, run_json
+from tests.commands import BENCH, TOLERANT, Said, bench, check, run_json, told
 
 ALWAYS_QUICK = ("--concurrency", "2", "--input-tokens", "64", "--output-tokens", "8", "--warmup", "0")
 QUICK = (*ALWAYS_QUICK, "--requests", "12", *TOLERANT)
@@ -48,10 +47,7 @@ def run(server: LocalServer, *words: str) -> Said:
 
 def served(server: LocalServer) -> float:
     """How many requests for tokens the server has had."""
-    with Control(server.url) as control:
-        sample = read_sample(Meter(server.url, ADAPTER.metrics[0]), control)
-    assert sample is not None
-    return sample.values["prompt_tokens"]
+    return told(server.url, "prompt_tokens")
 
 
 # --- a run and what it leaves
@@ -181,7 +177,7 @@ def test_same_seeds_give_the_same_requests(server: LocalServer) -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["--target", "nope"], "there is no target 'nope'; there are: sim, vllm"),
+        (["--target", "nope"], "there is no target 'nope'; there are: "),
         (["--workload", "nope"], "there is no workload 'nope'"),
         (["--workload", "."], "there is no workload '.'"),
         (["--rate", "0"], "--rate"),
@@ -442,8 +438,10 @@ def test_check_says_what_a_run_would_meet_and_sends_no_load(server: LocalServer)
     said = bench("check", "--target", "sim", "--url", server.url)
     assert said.code == 0
     subjects = [line.split()[1] for line in said.out.splitlines()]
-    assert subjects == ["cores", "files", "clock", "stamps", "workload", "server", "model", "prompts", "longest"]
+    about_the_run = ["workload", "server", "model", "metrics", "prompts", "longest"]
+    assert subjects == ["cores", "files", "clock", "stamps", *about_the_run]
     assert "SIMULATED" in said.out
+    assert f"{server.url}/metrics" in said.out
     assert served(server) == before
 
 
@@ -467,6 +465,73 @@ def test_check_fails_where_a_run_would_for_want_of_files() -> None:
     said = bench("check", "--target", "sim", "--concurrency", "99999999")
     assert said.code == 2
     assert "files must be open at once" in said.out
+
+
+# --- the server's own metrics
+
+
+def test_the_servers_metrics_stand_beside_the_clients_stamps(server: LocalServer) -> None:
+    """A client sees a first token no sooner than the server counts it, and both count the same tokens."""
+    assert run(server, *QUICK, "--quiet", "--scrape", "100ms", "--out", "r").code == 0
+    found = run_json(Path("r"))["server"]
+    assert found["period_s"] == 0.1
+    (source,) = found["sources"]
+    assert (source["metrics"], source["failures"]) == (f"{server.url}/metrics", 0)
+    assert source["samples"] == len(load(Path("r")).server_samples()) >= 3
+    for name in ("ttft", "e2e"):
+        both = found["both_sides"][name]
+        assert both["client_n"] == both["server_n"] == 12
+        assert both["outside_ms"] == pytest.approx(both["client_ms"] - both["server_ms"])
+        assert both["outside_ms"] > 0
+    assert found["both_sides"]["itl"]["server_n"] == 12 * 7
+    assert set(found["stages"]) == {"queue_time", "prefill_time", "decode_time"}
+
+
+def test_metrics_from_another_place(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stand elsewhere, and the key of the server does not go there."""
+    monkeypatch.setenv("SECRET_KEY", KEY)
+    seen: list[str | None] = []
+
+    def told(asked: Asked) -> tuple[int, bytes]:
+        seen.append(asked.headers.get("Authorization"))
+        return 200, b"vllm:num_requests_running 41\n"
+
+    there = server.url.replace("127.0.0.1", "localhost")
+    with answering(told) as metrics:
+        words = ("--api-key-env", "SECRET_KEY", "--metrics-url", f"{metrics}/m", "--url", there)
+        assert bench("check", "--target", "sim", *words).code == 0
+        assert bench("run", "--target", "sim", *words, *QUICK, "--quiet", "--out", "r").code == 0
+    found = run_json(Path("r"))["server"]
+    assert found["max"] == {"running": 41}
+    assert [source["metrics"] for source in found["sources"]] == [f"{metrics}/m"]
+    assert set(seen) == {None}
+    assert not any(KEY.encode() in path.read_bytes() for path in Path("r").iterdir())
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_named_place_without_metrics_is_3_and_no_load_is_sent(server: LocalServer, command: str) -> None:
+    before = served(server)
+    said = bench(command, "--target", "sim", "--url", server.url, "--metrics-url", f"{server.url}/health")
+    assert said.code == 3
+    assert f"--metrics-url {server.url}/health tells no metric that is known" in said.out + said.err
+    assert served(server) == before
+    assert not Path("runs").exists()
+
+
+def test_a_server_that_tells_no_metrics_can_be_measured_and_the_run_says_so(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SimAdapter, "metrics", (prometheus("/nothing", {}),))
+    said = run(server, *QUICK, "--out", "r")
+    assert said.code == 0
+    assert f"none told at {server.url}/nothing" in said.out
+    assert f"none told at {server.url}/nothing" in Path("r/report.html").read_text()
+    found = run_json(Path("r"))["server"]
+    assert (found["sources"], found["absent"]) == ([], [f"{server.url}/nothing"])
+    assert not Path("r/server.parquet").exists()
+    checked = bench("check", "--target", "sim", "--url", server.url)
+    assert checked.code == 0
+    assert f"the server tells none of its own at {server.url}/nothing; name the place" in checked.out
 
 
 @pytest.mark.parametrize("words", [[], ["sim"]])

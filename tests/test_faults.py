@@ -13,15 +13,13 @@ from typing import Any
 
 import pytest
 
-from servemark.adapters.sim import ADAPTER, SimAdapter
+from servemark.adapters.sim import SimAdapter
 from servemark.adapters.sim.faults import KINDS
 from servemark.adapters.sim.launch import LocalServer, launch
 from servemark.adapters.sim.options import SimOptions
 from servemark.harness.errors import BadInput
 from servemark.harness.load import fleet
 from servemark.harness.measure import Run
-from servemark.harness.server.control import Control
-from servemark.harness.server.scrape import Meter, read_sample
 from servemark.harness.types import HttpRequest, Options, Request
 from servemark.results.recover import load
 from tests.commands import (
@@ -35,6 +33,7 @@ from tests.commands import (
     journal,
     run_json,
     started,
+    told,
     wait_until,
 )
 
@@ -78,10 +77,7 @@ def has_records(folder: Path, count: int = 4) -> bool:
 
 
 def running(server: LocalServer) -> float:
-    with Control(server.url) as control:
-        sample = read_sample(Meter(server.url, ADAPTER.metrics[0]), control)
-    assert sample is not None
-    return sample.values["running"]
+    return told(server.url, "running")
 
 
 # --- stopped by hand

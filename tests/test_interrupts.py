@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from servemark.harness.interrupts import Interrupts
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def as_from_a_terminal() -> Iterator[None]:
+    """A suite that runs in the background of a script, or under nohup, has some of them ignored."""
+    before = [signal.signal(number, signal.SIG_DFL) for number in NUMBERS]
+    yield
+    for number, handler in zip(NUMBERS, before, strict=True):
+        signal.signal(number, handler)
 
 
 def press(number: signal.Signals = signal.SIGINT) -> None:
@@ -38,6 +48,14 @@ def test_after_the_load_the_first_is_only_noted(capsys: pytest.CaptureFixture[st
         interrupts.hold_once("the result is being written")
         press()
         assert capsys.readouterr().err == "bench: the result is being written\n"
+        with pytest.raises(KeyboardInterrupt):
+            press()
+
+
+def test_before_a_further_phase_each_ends_the_command_again() -> None:
+    with Interrupts() as interrupts:
+        interrupts.hold_once("it is over")
+        interrupts.to_end()
         with pytest.raises(KeyboardInterrupt):
             press()
 

@@ -14,14 +14,14 @@ FOLDERS = ("harness", "adapters", "workloads", "results", "dashboards")
 # Low to high. A folder stands for those of its modules that are not named; what is in harness/ is named without it.
 TABLE = """
 nouns       types errors clock registry units plan.draws
-pure        figures/ load.pacer load.sse plan.arrivals plan.lengths plan.overrides plan.sections plan.sentences
-            plan.sources plan.spec plan.strict plan.vocabulary plan.yaml_lines server.address server.discovery
-            server.prometheus
+pure        figures/ load.pacer load.sse plan.arrivals plan.cache_rate plan.cache_salt plan.lengths plan.overrides
+            plan.sections plan.sentences plan.sources plan.spec plan.strict plan.vocabulary plan.yaml_lines
+            server.address server.discovery server.metric_names server.prometheus server.samples
 dialects    adapters/ workloads/
-machinery   interrupts load/ plan/ server/ verdict/
+machinery   interrupts launch/ load/ matrix/ plan/ server/ verdict/
 results     results/
 pages       dashboards/
-roots       asking cli drive listing load.worker measure preflight prepare
+roots       asking cache cli drive listing load.worker matrix.sweep measure preflight prepare
 """
 
 

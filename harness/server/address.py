@@ -39,21 +39,21 @@ class BaseUrl:
 
 
 @lru_cache(maxsize=64)
-def parse_url(url: str) -> BaseUrl:
-    """BadInput for anything but http(s)://host[:port][/prefix]."""
+def parse_url(url: str, flag: str = "--url") -> BaseUrl:
+    """BadInput, naming the flag that gave it, for anything but http(s)://host[:port][/prefix]."""
     if not url.isascii() or not url.isprintable() or " " in url:
-        raise BadInput("--url holds a blank or a character that is not ASCII; write it as http://host:port")
+        raise BadInput(f"{flag} holds a blank or a character that is not ASCII; write it as http://host:port")
     if not url.startswith(("http://", "https://")):
-        raise BadInput(f"--url {url!r} names no scheme; write it as http://{url.split('://')[-1]}")
+        raise BadInput(f"{flag} {url!r} names no scheme; write it as http://{url.split('://')[-1]}")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise BadInput(f"--url is no address ({error}); write it as http://host:port") from None
+        raise BadInput(f"{flag} is no address ({error}); write it as http://host:port") from None
     if parts.username is not None or parts.password is not None:
-        raise BadInput("--url holds credentials, and it stands in results; use --api-key-env or --header")
+        raise BadInput(f"{flag} holds credentials, and it stands in results; use --api-key-env or --header")
     if not parts.hostname or port == 0 or parts.query or parts.fragment:
-        raise BadInput(f"--url {url!r} is no server address; write it as http://host:port")
+        raise BadInput(f"{flag} {url!r} is no server address; write it as http://host:port")
     prefix = parts.path.rstrip("/")
     tls = parts.scheme == "https"
     default = 443 if tls else 80
@@ -96,7 +96,12 @@ def _checked(name: str, value: str, where: str) -> tuple[str, str]:
 
 
 def request_bytes(http: HttpRequest, base_url: str, headers: Iterable[tuple[str, str]] = ()) -> bytes:
-    """The whole HTTP/1.1 message for the timed wire. `headers` override the adapter's, those override ours."""
+    """The whole HTTP/1.1 message for the timed wire; see `request_head`."""
+    return request_head(http, base_url, headers) + http.body
+
+
+def request_head(http: HttpRequest, base_url: str, headers: Iterable[tuple[str, str]] = ()) -> bytes:
+    """What comes before the body. `headers` override the adapter's, those override ours."""
     base = parse_url(base_url)
     target = base.prefix + http.path
     if not http.method.isalpha() or not _TARGET.fullmatch(target):
@@ -115,7 +120,7 @@ def request_bytes(http: HttpRequest, base_url: str, headers: Iterable[tuple[str,
         ("Content-Length", str(len(http.body))),
     )
     head = "".join(f"{name}: {value}\r\n" for name, value in (*lines.values(), *ours))
-    return f"{http.method} {target} HTTP/1.1\r\n{head}\r\n".encode("ascii") + http.body
+    return f"{http.method} {target} HTTP/1.1\r\n{head}\r\n".encode("ascii")
 
 
 def refuse_proxy(url: str) -> None:
