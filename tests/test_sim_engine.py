@@ -16,8 +16,9 @@ from servemark.adapters.sim.engine import Engine, EngineConfig, EngineRequest
 from servemark.adapters.sim.faults import KINDS, FaultPlan
 from servemark.adapters.sim.figures import GpuFigures, gpu_figures, gpu_names, model_figures, model_names
 from servemark.adapters.sim.options import SimOptions, command_line
-from servemark.adapters.sim.server import SimServer, context_length, kv_blocks
+from servemark.adapters.sim.server import SimServer
 from servemark.adapters.sim.serving import parser
+from servemark.adapters.sim.simulation import context_length, kv_blocks
 from servemark.adapters.sim.steptime import Device, ModelCost, StepTime, StepWork
 from servemark.adapters.sim.tokenizer import Tokenizer
 from servemark.harness.errors import BadInput

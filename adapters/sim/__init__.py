@@ -1,6 +1,7 @@
-"""The built-in target: a simulated server in a process of its own that speaks vLLM's dialect.
+"""The built-in target: a simulated server in a process of its own, of which this is the adapter, in vLLM's words.
 
-Importing this loads the adapter only; `launch` starts the server, `serving` is the server.
+Importing this loads the adapter only; `launch` starts the server, `serving` is the server. The other dialects that it
+speaks are measured by the adapters of the servers whose they are.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def _command(words: Sequence[str], host: str, port: int) -> Sequence[str]:
 
 class SimAdapter(VllmAdapter):
     name = "sim"
-    about = "built-in simulated vLLM server (Llama-3.1-8B on an H100 by default)"
+    about = "built-in simulated server (Llama-3.1-8B on an H100 by default)"
     default_url = "http://127.0.0.1:8399"
     simulated = True
     launcher = Launcher(_command)

@@ -43,6 +43,13 @@ class Answers:
         self.ids = tuple(ids[word] for word in spoken)
         self.words = tuple(f" {word}".encode() for word in spoken)
 
+    def words_of(self, start: int, count: int) -> list[bytes]:
+        """The words of the answer that starts there in the cycle."""
+        return [self.words[at % CYCLE] for at in range(start, start + count)]
+
+    def ids_of(self, start: int, count: int) -> list[int]:
+        return [self.ids[at % CYCLE] for at in range(start, start + count)]
+
     def plan(self, prompt: Sequence[int], min_tokens: int, extra_seed: int = 0) -> tuple[int, int]:
         """Where the answer to this prompt starts in the cycle, and at which length it ends with EOS.
 

@@ -11,9 +11,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 
-def extend_hashes(hashes: list[int], tokens: Sequence[int], block_size: int) -> None:
-    """Adds to `hashes`, which holds those of the first full blocks of `tokens`, the ones that are missing."""
-    parent = hashes[-1] if hashes else 0
+def extend_hashes(hashes: list[int], tokens: Sequence[int], block_size: int, salt: int = 0) -> None:
+    """Adds to `hashes`, which holds those of the first full blocks of `tokens`, the ones that are missing.
+
+    Tokens with another salt are other tokens.
+    """
+    parent = hashes[-1] if hashes else salt
     for start in range(len(hashes) * block_size, len(tokens) - block_size + 1, block_size):
         parent = hash((parent, tuple(tokens[start : start + block_size])))
         hashes.append(parent)

@@ -6,6 +6,7 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable
+from http.client import responses as REASONS
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Final, cast
 
@@ -14,24 +15,25 @@ import httptools
 from servemark.harness.clock import now_ns
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
-_REASONS: Final = {
-    200: "OK",
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
-_STREAM_HEAD: Final = (
-    b"HTTP/1.1 200 OK\r\nserver: servemark-sim\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-    b"transfer-encoding: chunked\r\n\r\n"
-)
+Headers = tuple[tuple[str, str], ...]
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 def chunk(data: bytes) -> bytes:
     """One piece of a chunked response."""
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def head(status: int, headers: Headers) -> bytes:
+    """The status line and the headers of a response."""
+    lines = [f"HTTP/1.1 {status} {REASONS[status]}", "server: servemark-sim"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+
+
+def stream_head(content_type: str, *headers: tuple[str, str], status: int = 200) -> bytes:
+    """The head of a response whose body comes in chunks."""
+    return head(status, (("content-type", content_type), *headers, ("transfer-encoding", "chunked")))
 
 
 class Exchange:
@@ -48,22 +50,14 @@ class Exchange:
         self.on_lost: Callable[[], None] | None = None
         """Called when the client goes away before the response is complete."""
 
-    def respond(
-        self,
-        status: int,
-        body: bytes,
-        content_type: str = "application/json",
-        headers: tuple[tuple[str, str], ...] = (),
-    ) -> None:
-        lines = [f"HTTP/1.1 {status} {_REASONS[status]}", "server: servemark-sim"]
-        lines += [f"content-length: {len(body)}"] + ([f"content-type: {content_type}"] if body else [])
-        lines += [f"{name}: {value}" for name, value in headers]
-        head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
-        self.write(head if self.method == "HEAD" else head + body)
+    def respond(self, status: int, body: bytes, content_type: str = "application/json", headers: Headers = ()) -> None:
+        of_body = (("content-type", content_type),) if body else ()
+        top = head(status, (("content-length", str(len(body))), *of_body, *headers))
+        self.write(top if self.method == "HEAD" else top + body)
         self.end()
 
     def start_stream(self) -> None:
-        self.write(_STREAM_HEAD)
+        self.write(stream_head("text/event-stream; charset=utf-8"))
 
     def write(self, data: bytes) -> None:
         """Raw bytes of the response; of a stream, whole chunks."""

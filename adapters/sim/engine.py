@@ -38,7 +38,8 @@ class EngineConfig:
 class EngineRequest:
     """One request and its state. `ends_at` is the output length at which it draws EOS, None where EOS is ignored.
 
-    Its answer is the cycle of the engine's answer ids that begins at `answer_start`. `tag` is the caller's.
+    Its answer is the cycle of the engine's answer ids that begins at `answer_start`. In the prefix cache it finds only
+    what has the same `salt`. `tag` is the caller's.
     """
 
     prompt: Sequence[int]
@@ -46,6 +47,7 @@ class EngineRequest:
     arrival_ns: int = 0
     ends_at: int | None = None
     answer_start: int = 0
+    salt: int = 0
     tag: Any = None
 
     tokens: list[int] = field(init=False)
@@ -64,6 +66,11 @@ class EngineRequest:
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
 
+    @property
+    def spoken(self) -> int:
+        """How many tokens of the answer have text: all but an EOS."""
+        return self.produced - (self.finish_reason == "stop")
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -81,6 +88,8 @@ class Engine:
         self.stats = EngineStats()
         self.waiting: deque[EngineRequest] = deque()
         self.running: list[EngineRequest] = []
+        self.work = StepWork()
+        """Of the step that began last."""
         self._scheduled: list[tuple[EngineRequest, int]] = []
 
     def submit(self, request: EngineRequest) -> None:
@@ -108,7 +117,7 @@ class Engine:
 
     def begin(self, now_ns: int) -> int | None:
         """Schedules a step over what has arrived by now and returns how long it takes, None when nothing is there."""
-        self._scheduled, work = [], StepWork()
+        self._scheduled, self.work = [], (work := StepWork())
         budget, preempted = self._continue_running(self.config.max_num_batched_tokens, work)
         if not preempted:
             self._admit_waiting(budget, work, now_ns)
@@ -132,6 +141,7 @@ class Engine:
         self._scheduled = []
         self.stats.steps += 1
         self.stats.generation_tokens += len(emitted)
+        self.stats.first_token_steps += prefilled > 0
         if emitted:
             self.stats.step_tokens.observe(prefilled + len(emitted))
         return emitted
@@ -194,7 +204,7 @@ class Engine:
         """At least the last token is computed anew, since its output is what is wanted."""
         if not self.config.prefix_caching:
             return []
-        extend_hashes(request.hashes, request.tokens, self.config.block_size)
+        extend_hashes(request.hashes, request.tokens, self.config.block_size, request.salt)
         return self.pool.cached_prefix(request.hashes[: (len(request.tokens) - 1) // self.config.block_size])
 
     def _schedule(self, request: EngineRequest, new: int, work: StepWork) -> None:
@@ -203,7 +213,7 @@ class Engine:
         self._scheduled.append((request, new))
         full = end // self.config.block_size
         if full > request.shared and self.config.prefix_caching:
-            extend_hashes(request.hashes, request.tokens, self.config.block_size)
+            extend_hashes(request.hashes, request.tokens, self.config.block_size, request.salt)
             for index in range(request.shared, full):
                 self.pool.remember(request.blocks[index], request.hashes[index])
             request.shared = full

@@ -13,9 +13,9 @@ KINDS: Final = {
     "http503": "status 503 with an error body, as an overloaded server gives",
     "reset": "the connection is broken before any byte of the response",
     "cut": "the connection is broken in the middle of the stream",
-    "error_event": "an error event inside the 200 stream, then [DONE]",
-    "no_end": "the stream ends cleanly but early: no finish reason, no usage, no [DONE]",
-    "empty": "a clean 200 stream that holds [DONE] and no token",
+    "error_event": "an error event inside the 200 stream, or what the server does instead",
+    "no_end": "the stream ends cleanly but early: no finish reason, no usage, no end marker",
+    "empty": "a clean 200 stream that holds its end marker and no token",
     "garbage": "an event that is no JSON, then the stream goes on",
     "stall": "the stream falls silent for `--stall-s` and then catches up",
 }

@@ -4,115 +4,148 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
 
 from servemark.adapters.sim.answers import CYCLE, Answers
-from servemark.adapters.sim.asked import Asked, error_body
-from servemark.adapters.sim.connection import LAST_CHUNK, Exchange
-from servemark.adapters.sim.dialect import DONE, Stream, error_event, event, whole_answer
+from servemark.adapters.sim.connection import LAST_CHUNK, Exchange, chunk
 from servemark.adapters.sim.engine import EngineRequest
 from servemark.adapters.sim.faults import Fault
+from servemark.adapters.sim.writer import Writer, event
+from servemark.harness.clock import SECOND, now_ns
 
-_ENGINE_DEAD: Final = "EngineCore encountered an issue (simulated fault)."
+_COMMENT = chunk(b":\n\n")
 
 
 class Generation:
-    """`give_up` tells the engine that nobody wants the rest."""
+    """`give_up` tells the engine that nobody wants the rest; `failure` makes an error response's body for a status."""
 
-    __slots__ = ("_answers", "_asked", "_exchange", "_fault", "_give_up", "_held", "_name", "_stall_s", "_stream")
+    __slots__ = (
+        *("_answers", "_exchange", "_failure", "_fault", "_give_up"),
+        *("_held", "_idle", "_stall_s", "_unsent", "_writer"),
+    )
 
     def __init__(
         self,
-        asked: Asked,
+        writer: Writer,
         exchange: Exchange,
         answers: Answers,
-        name: tuple[str, str, int, str],
         fault: Fault | None,
         stall_s: float,
         give_up: Callable[[], None],
+        failure: Callable[[int], bytes],
     ) -> None:
-        """`name` is the response's id, model, creation time in seconds, and system fingerprint."""
-        self._asked = asked
+        self._writer = writer
         self._exchange = exchange
         self._answers = answers
-        self._name = name
         self._fault = fault
         self._stall_s = stall_s
         self._give_up = give_up
-        self._stream = Stream(asked, *name) if asked.stream else None
+        self._failure = failure
         self._held: list[bytes] | None = None
-        if self._stream is not None:
-            exchange.start_stream()
+        self._unsent = writer.head if writer.stream else b""
+        self._idle: asyncio.TimerHandle | None = None
+        if writer.stream and writer.head_at_once:
+            exchange.write(self._unsent)
+            self._unsent = b""
 
-    def on_token(self, request: EngineRequest, cached_tokens: int | None) -> None:
+    def on_token(self, request: EngineRequest) -> None:
         """Its next token is there. A stream gets everything of this step in one write."""
-        if self._fault is not None and self._fail(self._fault, request, cached_tokens):
+        if self._fault is not None and self._fail(self._fault, request):
             return
-        if self._stream is None:
+        writer = self._writer
+        if not writer.stream:
             if request.finish_reason is not None and self._held is None:
-                self._answer_whole(request, cached_tokens)
+                self._answer_whole(request)
             return
-        at = (request.answer_start + request.produced - 1) % CYCLE
         produced, reason = request.produced, request.finish_reason
-        opening = self._stream.opening() if produced == 1 else b""
+        at = (request.answer_start + produced - 1) % CYCLE
+        opening = b""
+        if produced == 1:
+            opening, self._unsent = self._unsent + writer.opening(request), b""
         if reason is None:
-            self._write(opening + self._stream.token(self._answers.words[at], produced, self._answers.ids[at]))
+            self._write(opening + writer.token(self._answers.words[at], produced, self._answers.ids[at]))
             return
         word = b"" if reason == "stop" else self._answers.words[at]
-        last = self._stream.last(word, produced, self._answers.ids[at], reason, cached_tokens)
-        self._write(opening + last + LAST_CHUNK)
+        self._write(opening + writer.last(word, self._answers.ids[at], request) + LAST_CHUNK)
         if self._held is None:
-            self._exchange.end()
+            self._end()
 
-    def _answer_whole(self, request: EngineRequest, cached_tokens: int | None) -> None:
-        reason = request.finish_reason or ""
-        spoken = request.produced - (reason == "stop")
-        places = [(request.answer_start + index) % CYCLE for index in range(request.produced)]
-        text = b"".join(self._answers.words[at] for at in places[:spoken]).decode()
-        ids = [self._answers.ids[at] for at in places]
-        self._exchange.respond(200, whole_answer(self._asked, *self._name, text, ids, reason, cached_tokens))
+    def watch_silence(self, request: EngineRequest) -> None:
+        """Sends comment lines where nothing else is sent for a while, if the server does so."""
+        if self._writer.stream and self._writer.comment_after_s is not None:
+            self._comment(request, request.arrival_ns, self._writer.comment_after_s)
 
-    # -- faults
-
-    def _fail(self, fault: Fault, request: EngineRequest, cached_tokens: int | None) -> bool:
-        """True when the fault has taken the response over."""
-        if request.produced <= fault.after_tokens and request.finish_reason is None:
-            return False
-        self._fault = None
-        if fault.kind == "stall":
-            self._held = []
-            loop = asyncio.get_running_loop()
-            loop.call_later(self._stall_s, self._catch_up, request, cached_tokens)
-            return False
-        if fault.kind == "garbage" and self._stream is not None:
-            self._write(event(b'{"id": "not closed'))
-            return False
-        self._give_up()
-        if fault.kind == "cut":
-            self._exchange.cut()
-        elif self._stream is None:
-            self._exchange.respond(500, error_body(_ENGINE_DEAD, "InternalServerError", None, 500))
-        else:
-            ending = {"error_event": error_event(_ENGINE_DEAD) + DONE, "empty": DONE}.get(fault.kind, b"")
-            self._exchange.write(ending + LAST_CHUNK)
-            self._exchange.end()
-        return True
-
-    def _catch_up(self, request: EngineRequest, cached_tokens: int | None) -> None:
-        """After a stall. A client that left meanwhile gets nothing: writing to a lost connection is void."""
-        held, self._held = self._held, None
+    def _comment(self, request: EngineRequest, spoke_ns: int, after_s: float) -> None:
         if request.finish_reason == "abort":
             return
-        if self._stream is not None:
-            self._exchange.write(b"".join(held or ()))
-        if request.finish_reason is not None:
-            if self._stream is None:
-                self._answer_whole(request, cached_tokens)
-            else:
-                self._exchange.end()
+        if self._held is None:
+            spoke_ns = max(spoke_ns, request.last_token_ns)
+        if (now := now_ns()) - spoke_ns >= after_s * SECOND:
+            self._exchange.write(_COMMENT)
+            spoke_ns = now
+        wait_s = after_s - (now - spoke_ns) / SECOND
+        self._idle = asyncio.get_running_loop().call_later(wait_s, self._comment, request, spoke_ns, after_s)
+
+    def _answer_whole(self, request: EngineRequest) -> None:
+        text = b"".join(self._answers.words_of(request.answer_start, request.spoken)).decode()
+        ids = self._answers.ids_of(request.answer_start, request.produced)
+        body, headers = self._writer.whole(request, text, ids)
+        self._exchange.respond(200, body, headers=headers)
 
     def _write(self, data: bytes) -> None:
         if self._held is None:
             self._exchange.write(data)
         else:
             self._held.append(data)
+
+    def _end(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        self._exchange.end()
+
+    # -- faults
+
+    def _fail(self, fault: Fault, request: EngineRequest) -> bool:
+        """True when the fault has taken the response over."""
+        if request.produced <= fault.after_tokens and request.finish_reason is None:
+            return False
+        self._fault = None
+        if fault.kind == "stall":
+            self._held = []
+            asyncio.get_running_loop().call_later(self._stall_s, self._catch_up, request)
+            return False
+        if fault.kind == "garbage" and self._writer.stream:
+            self._write(self._unsent + event(b'{"id": "not closed'))
+            self._unsent = b""
+            return False
+        self._give_up()
+        self._break_off(fault.kind)
+        return True
+
+    def _break_off(self, kind: str) -> None:
+        if kind == "cut":
+            self._exchange.cut()
+        elif not self._writer.stream:
+            self._exchange.respond(500, self._failure(500))
+        elif kind == "error_event" and (told := self._writer.failed()) is not None:
+            self._stop(told)
+        elif kind == "error_event":
+            self._exchange.cut()
+        else:
+            self._stop(self._writer.end if kind == "empty" else b"")
+
+    def _stop(self, ending: bytes) -> None:
+        self._exchange.write(self._unsent + ending + LAST_CHUNK)
+        self._end()
+
+    def _catch_up(self, request: EngineRequest) -> None:
+        """After a stall. A client that left meanwhile gets nothing: writing to a lost connection is void."""
+        held, self._held = self._held, None
+        if request.finish_reason == "abort":
+            return
+        if self._writer.stream:
+            self._exchange.write(b"".join(held or ()))
+        if request.finish_reason is not None:
+            if self._writer.stream:
+                self._end()
+            else:
+                self._answer_whole(request)

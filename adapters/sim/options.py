@@ -7,15 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from servemark.adapters.sim.dialects import names
 
-def _option(default: Any, about: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": about})
+
+def _option(default: Any, about: str, dialect: str | None = None) -> Any:
+    return dataclasses.field(default=default, metadata={"help": about, "dialect": dialect})
 
 
 @dataclass(frozen=True, slots=True)
 class SimOptions:
     """What a simulated server is. Defaults follow vLLM's where it has the option."""
 
+    dialect: str = _option("vllm", f"server whose API it speaks: {', '.join(names())}")
     model: str = _option("llama-3.1-8b", "model whose figures are used")
     gpu: str = _option("h100-sxm", "GPU whose figures are used")
     tensor_parallel_size: int = _option(1, "GPUs that share the model; communication is not modelled")
@@ -36,6 +39,8 @@ class SimOptions:
     step_overhead_us: float = _option(500.0, "fixed time of each step, in microseconds")
     eos_mean_tokens: float = _option(256.0, "mean answer length where EOS is not ignored")
     enable_prompt_tokens_details: bool = _option(False, "report cached prompt tokens in the usage")
+    max_concurrent_requests: int = _option(128, "tgi: requests over this many fail as overloaded", "tgi")
+    accumulate_tokens: bool = _option(False, "trtllm-triton: tensorrt_llm_bls gives the text so far", "trtllm-triton")
     keep_alive_s: float = _option(5.0, "idle connections are closed after this many seconds")
     fault: str = _option("", "failures on demand: kind:share[,kind:share...]")
     stall_s: float = _option(30.0, "length of the fault `stall`, in seconds")
@@ -44,13 +49,17 @@ class SimOptions:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One row of the table. `type` is str, int, float or bool; a bool is a flag without a value."""
+    """One row of the table. `type` is str, int, float or bool; a bool is a flag without a value.
+
+    `dialect` is the only one that has it, None where all have.
+    """
 
     name: str
     flag: str
     type: type
     default: Any
     help: str
+    dialect: str | None
 
 
 def option_table() -> Iterator[Option]:
@@ -61,6 +70,7 @@ def option_table() -> Iterator[Option]:
             type=type(field.default),
             default=field.default,
             help=field.metadata["help"],
+            dialect=field.metadata["dialect"],
         )
 
 

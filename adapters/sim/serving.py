@@ -46,7 +46,7 @@ async def _serve(server: SimServer) -> None:
     if server.options.die_with_parent:
         loop.add_reader(0, _stop_at_end_of_input, stop)
     listener = await _listen(server)
-    tasks = [asyncio.create_task(server.driver.run()), asyncio.create_task(server.close_idle_connections())]
+    tasks = [asyncio.create_task(server.sim.driver.run()), asyncio.create_task(server.close_idle_connections())]
     for task in tasks:
         task.add_done_callback(lambda _: stop.set())
     host, port = listener.sockets[0].getsockname()[:2]
@@ -83,7 +83,7 @@ def _stop_at_end_of_input(stop: asyncio.Event) -> None:
 def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(
         prog="python -m servemark.adapters.sim",
-        description="A simulated vLLM server over the figures of a model and a GPU.",
+        description="A simulated LLM server over the figures of a model and a GPU.",
         epilog=f"Models: {', '.join(model_names())}. GPUs: {', '.join(gpu_names())}. Faults: {', '.join(KINDS)}.",
     )
     for option in option_table():

@@ -48,6 +48,7 @@ class EngineStats:
         self.prefix_hits = 0
         self.preemptions = 0
         self.steps = 0
+        self.first_token_steps = 0
         self.finished = {"stop": 0, "length": 0, "abort": 0, "error": 0}
         self.ttft_s = Histogram(TTFT_S)
         self.itl_s = Histogram(ITL_S)

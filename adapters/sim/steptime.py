@@ -65,6 +65,7 @@ class Device:
 class StepWork:
     """What one step has to do, summed over its requests."""
 
+    requests: int = 0
     tokens: int = 0
     sampled: int = 0
     context: int = 0
@@ -73,6 +74,7 @@ class StepWork:
     def add(self, start: int, new: int, samples: bool) -> None:
         """`new` tokens of one request after `start` computed ones; `samples`: its next token comes out."""
         end = start + new
+        self.requests += 1
         self.tokens += new
         self.sampled += samples
         self.context += end
