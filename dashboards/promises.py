@@ -46,6 +46,8 @@ def _counts(run: Mapping[str, Any]) -> str:
 
 
 def _chunks(run: Mapping[str, Any]) -> str:
+    if part(run, "clock").get("stamp") == "engine":
+        return "come as the first and the rest together: ITL is an answer's average, not a gap. Read TPOT."
     known, all_of_them = (number(part(run, "metrics", name).get("n_requests")) or 0 for name in ("itl", "icl"))
     if known and known >= all_of_them:
         return "are not told; each chunk held one in this run, so ITL is what ICL is."

@@ -243,8 +243,18 @@ def test_sample_size_is_judged_for_what_is_asked() -> None:
 def test_short_runs_warn() -> None:
     assert check("short_run").value == pytest.approx(11.9)
     assert check("short_run", sound(100)).severity == "warning"
+
+
+def test_a_load_that_was_intended_at_once_has_no_steady_window() -> None:
     same = [replace(r, intended_ns=at(0), sent_ns=at(0), phase="measured") for r in sound()]
-    assert check("short_run", same).severity == "warning"
+    for code in ("short_run", "short_warmup", "not_steady"):
+        assert check(code, same).severity == "pass", code
+    assert "whole run" in check("short_run", same).message
+    assert check("short_run", same[:20]).severity == "warning"
+
+
+def test_an_engines_own_stamps_are_not_held_against_its_count() -> None:
+    assert "own stamps" in check("outside_server", [replace(r, stamp="engine") for r in sound()]).message
 
 
 def test_warm_up() -> None:

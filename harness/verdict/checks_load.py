@@ -93,8 +93,12 @@ def sample_size(evidence: Evidence) -> Finding:
 @reason("short_run", "warning")
 def short_run(evidence: Evidence) -> Finding:
     """The steady window is shorter than its minimum."""
-    seconds, least = evidence.window.seconds, evidence.thresholds.min_window_s
-    message = f"The steady window lasted {seconds:.1f} s."
+    # Where all is intended at once nothing is steady, and what counts is how long it took.
+    what, window = "steady window", evidence.window
+    if evidence.at_once:
+        what, window = "whole run", evidence.frame.whole_window()
+    seconds, least = window.seconds, evidence.thresholds.min_window_s
+    message = f"The {what} lasted {seconds:.1f} s."
     if seconds >= least:
         return passed(message, seconds, least)
     return warning(message, f"Measure {least:g} s or more.", seconds, least)
@@ -103,6 +107,8 @@ def short_run(evidence: Evidence) -> Finding:
 @reason("short_warmup", "warning")
 def short_warmup(evidence: Evidence) -> Finding:
     """Warm-up was shorter than a typical request, so the window opens on a server that is still filling."""
+    if evidence.at_once:
+        return passed("All requests were intended at once: no window was to be steady.")
     intended, measured = evidence.frame["intended_ns"], evidence.frame.measured
     if not measured.any():
         return passed("No request was measured.")
@@ -117,6 +123,8 @@ def short_warmup(evidence: Evidence) -> Finding:
 @reason("not_steady", "warning")
 def not_steady(evidence: Evidence) -> Finding:
     """TTFT or the server's queue moved one way over the window."""
+    if evidence.at_once:
+        return passed("All requests were intended at once: no window was to be steady.")
     limits, found = evidence.thresholds, trend(_waits(evidence))
     remedy = "Lengthen the warm-up, lower the load, or read the window's parts."
     if found is not None and _moved(found, limits.trend_z) and abs(found.late - found.early) > limits.trend_floor_ms:

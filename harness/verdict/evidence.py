@@ -59,6 +59,12 @@ class Evidence:
         return self.loop == "open" and self.cap is None
 
     @cached_property
+    def at_once(self) -> bool:
+        """All that counts was intended at one moment: there is no steady window to judge."""
+        intended = self.frame["intended_ns"][self.frame.measured]
+        return len(intended) > 1 and int(intended[0]) == int(intended[-1])
+
+    @cached_property
     def view(self) -> View:
         return view_of(self.frame, self.window, self.slo, self.origin)
 

@@ -35,7 +35,7 @@ _TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 # torch is installed first, as a build for CPU; the others have no such build that fits it, and text needs none of them.
 _NOT_WANTED = {"torch", "torchaudio", "torchcodec", "torchvision", "setuptools"}
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "VLLM_TARGET_DEVICE": "cpu",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     # One thread is enough for this model, and unbound it does not sit on the load generator's core.
@@ -129,7 +129,7 @@ def serve(log: Path, *flags: str, port: int | None = None) -> RealServer:
     command: list[str | Path] = [home() / "vllm" / "bin" / "vllm", "serve", model_folder()]
     command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL]
     command += ["--max-model-len", str(CONTEXT_TOKENS), "--enforce-eager", *flags]
-    env = clean_environment("VLLM_") | _ENVIRONMENT
+    env = clean_environment("VLLM_") | ENVIRONMENT
     server = start(command, f"http://127.0.0.1:{port}", log, cwd=home(), env=env)
     server.wait_ready("/health")
     return server
