@@ -114,6 +114,29 @@ def model_list(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
     return cards
 
 
+def health_of(server: str) -> Callable[[int, bytes], Mapping[str, Any]]:
+    """For a `Probe` of /health: a server that is not ready yet answers another status than 200."""
+
+    def read(status: int, body: bytes) -> Mapping[str, Any]:
+        if status == 404:
+            raise ValueError(f"it answers 404 to /health, which {server} has; is the address right?")
+        return {"ready": status == 200}
+
+    return read
+
+
+def token_ids(path: str) -> Callable[[int, bytes], tuple[int, ...]]:
+    """For a `Tokenization`: the list `tokens` of the answer."""
+
+    def read(status: int, body: bytes) -> tuple[int, ...]:
+        ids = json_answer(path, status, body).get("tokens")
+        if not isinstance(ids, list) or not all(isinstance(i, int) for i in ids):
+            raise ValueError(f"the answer to {path} holds no list of token ids")
+        return tuple(ids)
+
+    return read
+
+
 def owned_by(*owners: str) -> Callable[[int, bytes], bool]:
     """For a `Signature` over /v1/models: true where every model card has one of these owners."""
 

@@ -13,7 +13,17 @@ from typing import Any, Self
 
 import msgspec
 
-from servemark.adapters.base import BaseAdapter, error_text, excerpt, json_answer, model_list, owned_by, post_json
+from servemark.adapters.base import (
+    BaseAdapter,
+    error_text,
+    excerpt,
+    health_of,
+    json_answer,
+    model_list,
+    owned_by,
+    post_json,
+    token_ids,
+)
 from servemark.adapters.openai_chunks import Chunk, ChunkDecoder, common_body, post
 from servemark.harness.server.prometheus import parse_metrics
 from servemark.harness.types import (
@@ -78,20 +88,6 @@ def _ask_chat_ids(before: str, after: str, model: str, content: str) -> HttpRequ
     return _ask_text_ids(model, before + content + after)
 
 
-def _read_ids(status: int, body: bytes) -> tuple[int, ...]:
-    ids = json_answer("/tokenize", status, body).get("tokens")
-    if not isinstance(ids, list) or not all(isinstance(i, int) for i in ids):
-        raise ValueError("the answer to /tokenize holds no list of token ids")
-    return tuple(ids)
-
-
-def _read_health(status: int, body: bytes) -> Mapping[str, Any]:
-    """503 while the model is being loaded."""
-    if status == 404:
-        raise ValueError("it answers 404 to /health, which llama-server has; is the address right?")
-    return {"ready": status == 200}
-
-
 def _read_models(status: int, body: bytes) -> Mapping[str, Any]:
     cards = model_list(json_answer("/v1/models", status, body))
     metas = [meta for card in cards if isinstance(meta := card.get("meta"), dict)]
@@ -144,14 +140,14 @@ class LlamaCppAdapter(BaseAdapter):
         per_chunk_counts=True,
         token_id_prompts=True,
     )
-    tokenization = Tokenization(_ask_text_ids, None, _read_ids)
+    tokenization = Tokenization(_ask_text_ids, None, token_ids("/tokenize"))
     metrics = (MetricsSource("/metrics", _reader, notes=_NOTES),)
     launcher = Launcher(_command, version=("llama-server", "--version"))
     signature = Signature(HttpRequest("GET", "/v1/models"), owned_by("llamacpp"))
 
     def probes(self) -> Sequence[Probe]:
         return (
-            Probe("readiness", HttpRequest("GET", "/health"), _read_health, required=True),
+            Probe("readiness", HttpRequest("GET", "/health"), health_of("llama-server"), required=True),
             Probe("models", HttpRequest("GET", "/v1/models"), _read_models, required=True),
             Probe("properties", HttpRequest("GET", "/props"), _read_props, required=True),
         )

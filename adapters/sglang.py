@@ -14,7 +14,17 @@ from typing import Any, Self
 
 import msgspec
 
-from servemark.adapters.base import BaseAdapter, error_text, excerpt, json_answer, model_list, owned_by, post_json
+from servemark.adapters.base import (
+    BaseAdapter,
+    error_text,
+    excerpt,
+    health_of,
+    json_answer,
+    model_list,
+    owned_by,
+    post_json,
+    token_ids,
+)
 from servemark.adapters.openai_chunks import DONE, ChunkDecoder, common_body, post
 from servemark.harness.server.prometheus import parse_metrics
 from servemark.harness.types import (
@@ -113,20 +123,6 @@ def _ask_text_ids(model: str, text: str) -> HttpRequest:
     return post_json("/tokenize", {"model": model, "prompt": text, "add_special_tokens": True})
 
 
-def _read_ids(status: int, body: bytes) -> tuple[int, ...]:
-    ids = json_answer("/tokenize", status, body).get("tokens")
-    if not isinstance(ids, list) or not all(isinstance(i, int) for i in ids):
-        raise ValueError("the answer to /tokenize holds no list of token ids")
-    return tuple(ids)
-
-
-def _read_health(status: int, body: bytes) -> Mapping[str, Any]:
-    """503 while the server warms up. Some versions answer by generating one token, unless they are busy anyway."""
-    if status == 404:
-        raise ValueError("it answers 404 to /health, which SGLang has; is the address right?")
-    return {"ready": status == 200}
-
-
 def _read_models(status: int, body: bytes) -> Mapping[str, Any]:
     cards = model_list(json_answer("/v1/models", status, body))
     lengths = [length for card in cards if isinstance(length := card.get("max_model_len"), int)]
@@ -167,7 +163,7 @@ class SglangAdapter(BaseAdapter):
         per_chunk_counts=True,
         token_id_prompts=True,
     )
-    tokenization = Tokenization(_ask_text_ids, None, _read_ids)
+    tokenization = Tokenization(_ask_text_ids, None, token_ids("/tokenize"))
     metrics = (MetricsSource("/metrics", _reader, notes=_NOTES),)
     launcher = Launcher(_command)
     # It says that it did nothing, by status 400 in current versions, while requests are running.
@@ -178,7 +174,8 @@ class SglangAdapter(BaseAdapter):
 
     def probes(self) -> Sequence[Probe]:
         return (
-            Probe("readiness", HttpRequest("GET", "/health"), _read_health, required=True),
+            # Some versions answer it by generating one token, unless they are busy anyway.
+            Probe("readiness", HttpRequest("GET", "/health"), health_of("SGLang"), required=True),
             Probe("models", HttpRequest("GET", "/v1/models"), _read_models, required=True),
             Probe("settings, by their older name", HttpRequest("GET", "/get_server_info"), _read_info),
             Probe("settings", HttpRequest("GET", "/server_info"), _read_info),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from servemark.adapters.base import BaseAdapter, json_answer, model_list, owned_by, post_json
+from servemark.adapters.base import BaseAdapter, health_of, json_answer, model_list, owned_by, post_json, token_ids
 from servemark.adapters.openai_chunks import ChunkDecoder, common_body, post
 from servemark.adapters.trtllm_iterations import ITERATIONS
 from servemark.harness.server.prometheus import Metrics, parse_metrics
@@ -87,19 +87,6 @@ def _ask_text_ids(model: str, text: str) -> HttpRequest:
     return post_json("/_internal/tokenize", {"prompt": text})
 
 
-def _read_ids(status: int, body: bytes) -> tuple[int, ...]:
-    ids = json_answer("/_internal/tokenize", status, body).get("tokens")
-    if not isinstance(ids, list) or not all(isinstance(i, int) for i in ids):
-        raise ValueError("the answer to /_internal/tokenize holds no list of token ids")
-    return tuple(ids)
-
-
-def _read_health(status: int, body: bytes) -> Mapping[str, Any]:
-    if status == 404:
-        raise ValueError("it answers 404 to /health, which trtllm-serve has; is the address right?")
-    return {"ready": status == 200}
-
-
 def _read_models(status: int, body: bytes) -> Mapping[str, Any]:
     """Nothing says how long the context is; a longer answer than it has room for is cut short."""
     cards = model_list(json_answer("/v1/models", status, body))
@@ -130,14 +117,14 @@ class TrtllmAdapter(BaseAdapter):
         per_chunk_counts=True,
         token_id_prompts=True,
     )
-    tokenization = Tokenization(_ask_text_ids, None, _read_ids)
+    tokenization = Tokenization(_ask_text_ids, None, token_ids("/_internal/tokenize"))
     metrics = (MetricsSource("/prometheus/metrics", _reader, notes=_NOTES), ITERATIONS)
     launcher = Launcher(_command)
     signature = Signature(HttpRequest("GET", "/v1/models"), owned_by("tensorrt_llm"))
 
     def probes(self) -> Sequence[Probe]:
         return (
-            Probe("readiness", HttpRequest("GET", "/health"), _read_health, required=True),
+            Probe("readiness", HttpRequest("GET", "/health"), health_of("trtllm-serve"), required=True),
             Probe("models", HttpRequest("GET", "/v1/models"), _read_models, required=True),
             Probe("version", HttpRequest("GET", "/version"), _read_version),
         )

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from servemark.adapters.base import BaseAdapter, json_answer, model_list, owned_by, post_json, prometheus
+from servemark.adapters.base import (
+    BaseAdapter,
+    health_of,
+    json_answer,
+    model_list,
+    owned_by,
+    post_json,
+    prometheus,
+    token_ids,
+)
 from servemark.adapters.openai_chunks import ChunkDecoder, common_body, post
 from servemark.harness.server.prometheus import parse_metrics
 from servemark.harness.types import (
@@ -91,19 +100,6 @@ def _ask_chat_ids(model: str, content: str) -> HttpRequest:
     return post_json("/tokenize", body)
 
 
-def _read_ids(status: int, body: bytes) -> tuple[int, ...]:
-    ids = json_answer("/tokenize", status, body).get("tokens")
-    if not isinstance(ids, list) or not all(isinstance(i, int) for i in ids):
-        raise ValueError("the answer to /tokenize holds no list of token ids")
-    return tuple(ids)
-
-
-def _read_health(status: int, body: bytes) -> Mapping[str, Any]:
-    if status == 404:
-        raise ValueError("it answers 404 to /health, which vLLM has; is the address right, and is it vLLM?")
-    return {"ready": status == 200}
-
-
 def _read_models(status: int, body: bytes) -> Mapping[str, Any]:
     if status != 200:
         return {}
@@ -147,7 +143,7 @@ class VllmAdapter(BaseAdapter):
         per_chunk_counts=True,
         token_id_prompts=True,
     )
-    tokenization = Tokenization(_ask_text_ids, _ask_chat_ids, _read_ids)
+    tokenization = Tokenization(_ask_text_ids, _ask_chat_ids, token_ids("/tokenize"))
     metrics = (prometheus("/metrics", METRICS, notes=_NOTES),)
     launcher: Launcher | None = Launcher(_command, version=("vllm", "--version"))
     # Served only where the server runs with VLLM_SERVER_DEV_MODE=1.
@@ -156,7 +152,7 @@ class VllmAdapter(BaseAdapter):
 
     def probes(self) -> Sequence[Probe]:
         return (
-            Probe("readiness", HttpRequest("GET", "/health"), _read_health, required=True),
+            Probe("readiness", HttpRequest("GET", "/health"), health_of("vLLM"), required=True),
             Probe("models", HttpRequest("GET", "/v1/models"), _read_models, required=True),
             Probe("version", HttpRequest("GET", "/version"), _read_version),
             Probe("settings", HttpRequest("GET", "/metrics"), _read_settings),
