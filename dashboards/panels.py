@@ -35,12 +35,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The columns from `numbers_from` on hold figures and are set to the right."""
+    """The columns from `numbers_from` on hold figures and are set to the right.
+
+    With `folded`, a word on what it holds, it is shown only when asked for.
+    """
 
     head: tuple[str, ...]
     rows: Sequence[Sequence[Cell]]
     numbers_from: int = 1
     caption: str = ""
+    folded: str = ""
     kind: str = "table"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from servemark.dashboards.facts import Check, certain, checks, is_valid, slo_results
@@ -98,10 +98,19 @@ def _marked(entry: Mapping[str, Any], percentile: str) -> str:
 def verdict(data: Data) -> Panel:
     found = checks(data.run)
     said = "This run counts: no check says otherwise." if is_valid(data.run) else "This run does not count."
-    rows = [_check_row(check) for check in found]
-    table = Table(("", "check", "finding", "value", "threshold"), rows, numbers_from=3)
-    parts: list[Part] = [table] if rows else [Note("The result holds no checks.", "dim")]
+    passed = [check for check in found if check.severity == "pass"]
+    others = [check for check in found if check.severity != "pass"]
+    parts: list[Part] = [] if found else [Note("The result holds no checks.", "dim")]
+    if others:
+        parts.append(_check_table(others))
+    if passed:
+        parts.append(_check_table(passed, f"{len(passed)} check{'s' if len(passed) > 1 else ''} passed"))
     return Panel("Verdict", f"{said} Each check with what it found and its threshold.", parts)
+
+
+def _check_table(found: Sequence[Check], folded: str = "") -> Table:
+    head = ("", "check", "finding", "value", "threshold")
+    return Table(head, [_check_row(check) for check in found], numbers_from=3, folded=folded)
 
 
 def _check_row(check: Check) -> list[Cell]:

@@ -549,3 +549,13 @@ def test_write_page_replaces_and_leaves_nothing_else(
 def test_a_page_that_cannot_be_written_is_a_sentence(run: dict[str, Any], tmp_path: Path, light: None) -> None:
     with pytest.raises(ResultUnusable, match=r"report\.html: the page could not be written"):
         write_page(run, [], [], tmp_path / "nowhere" / "report.html")
+
+
+def test_what_passed_is_folded_away_and_what_did_not_stands_open(run: dict[str, Any], wanted: list[Record]) -> None:
+    given = [check("client_lag", "pass", "in time"), check("drain", "warning", "some were abandoned", "wait longer")]
+    made = panel("verdict", {**run, "verdict": {"valid": True, "checks": given}}, wanted, samples())
+    opened, folded = (each for each in made.parts if isinstance(each, Table))
+    assert [row[1].text for row in opened.rows] == ["drain"]
+    assert not opened.folded
+    assert [row[1].text for row in folded.rows] == ["client_lag"]
+    assert folded.folded == "1 check passed"
