@@ -102,7 +102,7 @@ def json_answer(path: str, status: int, body: bytes) -> dict[str, Any]:
         raise ValueError(f"the server answers {status} to {path}: {excerpt(body)}")
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"the answer to {path} is no JSON object: {excerpt(body)}") from None
 
 

@@ -103,7 +103,7 @@ def _read_ids(status: int, body: bytes) -> tuple[int, ...]:
         answer = msgspec.json.decode(body)
         tokens = answer["tokenize_response"] if isinstance(answer, dict) else answer
         return msgspec.convert([token["id"] for token in tokens], tuple[int, ...])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise ValueError(f"the answer to /tokenize holds no token ids: {excerpt(body)}") from None
 
 

@@ -15,9 +15,8 @@ from servemark.harness.load.balance import BALANCES, DEFAULT
 from servemark.harness.plan.overrides import FLAGS
 from servemark.harness.prepare import Asked
 from servemark.harness.server.address import split_header
+from servemark.harness.server.scrape import LEAST_PERIOD_S
 from servemark.harness.units import parse_duration
-
-_LEAST_SCRAPE_S = 0.1  # a server is not to be loaded by reading its metrics
 
 
 def asked(given: Mapping[str, Any], more_goodput: Sequence[str]) -> Asked:
@@ -101,8 +100,8 @@ def _slo(slo: str | None, goodput: Sequence[str], more: Sequence[str]) -> str | 
 
 def _scrape_s(text: str | None) -> float:
     seconds = _seconds("--scrape", text)
-    if seconds is not None and seconds < _LEAST_SCRAPE_S:
-        raise BadInput(f"--scrape: {text} is too often; give {_LEAST_SCRAPE_S * 1000:g}ms or more")
+    if seconds is not None and seconds < LEAST_PERIOD_S:
+        raise BadInput(f"--scrape: {text} is too often; give {LEAST_PERIOD_S * 1000:g}ms or more")
     return 1.0 if seconds is None else seconds
 
 

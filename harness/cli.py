@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from servemark.harness.errors import EXIT_BAD_INPUT, BenchError, ResultUnusable
+from servemark.harness.plaintext import harmless
 
 if TYPE_CHECKING:
     from servemark.harness.matrix.sweep import Sweep
@@ -121,7 +122,7 @@ def run(more_goodput: Sequence[str], as_json: bool, **given: Any) -> int:
     if as_json:
         _print_json(measured.run)
     elif given["quiet"]:
-        _say(f"{'VALID' if measured.run['verdict']['valid'] else 'INVALID'}  {measured.folder}")
+        _say(_in_one_line(measured.run, measured.folder))
     else:
         _print_summary(measured.run, measured.folder)
     return measured.exit_code
@@ -248,6 +249,16 @@ def serve(**options: Any) -> int:
     return 0
 
 
+def _in_one_line(run: dict[str, Any], folder: Path) -> str:
+    """For a job's log: the verdict, where the run is, and what speaks against it."""
+    verdict = run["verdict"]
+    against = [check["code"] for check in verdict["checks"] if check["severity"] == "invalid" and not check["waived"]]
+    if run["slo"]["met"] is False:
+        against.append("SLO missed")
+    said = f"{'VALID' if verdict['valid'] else 'INVALID'}  {folder}"
+    return f"{said}  {', '.join(against)}" if against else said
+
+
 def _print_json(value: Any) -> None:
     import json
 
@@ -282,7 +293,7 @@ def _print_matrix(sweep: Sweep, dry_run: bool) -> None:
 def _say(text: object) -> None:
     """A line on stdout. Whoever read it may have gone, as `head` does; that changes neither the run nor the code."""
     try:
-        click.echo(text)
+        click.echo(harmless(str(text)))
     except BrokenPipeError:
         _silence(sys.stdout)
     except OSError as error:
@@ -335,4 +346,4 @@ def _help_of(error: click.ClickException) -> str:
 
 def _complain(sentence: str) -> None:
     with contextlib.suppress(OSError):
-        click.echo(sentence, err=True)
+        click.echo(harmless(sentence), err=True)

@@ -16,6 +16,7 @@ from servemark.harness.launch.launching import Engine
 from servemark.harness.load.batch import BatchFleet
 from servemark.harness.load.fleet import Fleet
 from servemark.harness.load.messages import Job, Plan, Started
+from servemark.harness.plaintext import one_line
 from servemark.harness.server.scrape import Scraper
 from servemark.harness.server.target import Target
 from servemark.harness.types import Adapter, Record, WorkerReport
@@ -47,7 +48,7 @@ class Drive:
     ) -> None:
         self._store = store
         self._engine = target.engine
-        self._view = LiveView(f"{target.adapter.name}  {target.model}  {title}", quiet=quiet)
+        self._view = LiveView(f"{target.adapter.name}  {one_line(target.model)}  {title}", quiet=quiet)
         self._tally = _tally(plan)
         self._scraper = scraper
         self._fleet = self._fleet_for(target.adapter, plan, jobs)

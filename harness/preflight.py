@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -14,6 +15,7 @@ from servemark.harness.clock import wall_offset_ns
 from servemark.harness.errors import BenchError
 from servemark.harness.load.limits import check_files, most_files
 from servemark.harness.load.wire import SO_TIMESTAMPNS
+from servemark.harness.plaintext import one_line
 from servemark.harness.plan.arrivals import ClosedLoop
 from servemark.harness.plan.planning import worker_plan
 from servemark.harness.plan.spec import Loaded, Workload, load_workload
@@ -22,6 +24,8 @@ from servemark.harness.server.meters import Metering
 from servemark.harness.server.target import Target
 from servemark.harness.types import Endpoint
 from servemark.results.redact import Redactor
+
+_TRIES, _PAUSE_S = 10, 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +117,18 @@ def stamps_by_kernel() -> bool:
         with theirs:
             try:
                 ours.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-                theirs.sendall(b"x")
-                return bool(ours.recvmsg(1, socket.CMSG_SPACE(16))[1])
+                # The kernel begins to take stamps a moment after it was first asked to.
+                return any(_stamped(theirs, ours) for _ in range(_TRIES))
             except OSError:
                 return False
+
+
+def _stamped(sender: socket.socket, receiver: socket.socket) -> bool:
+    sender.sendall(b"x")
+    stamped = bool(receiver.recvmsg(1, socket.CMSG_SPACE(16))[1])
+    if not stamped:
+        time.sleep(_PAUSE_S)
+    return stamped
 
 
 def _server(target: Target) -> Iterator[Finding]:
@@ -131,7 +143,7 @@ def _server(target: Target) -> Iterator[Finding]:
     if target.engine is not None:
         yield Finding("engine", f"{target.engine.command} was ready after {target.engine.ready_after_s:.1f} s")
     context = f", context {target.facts.context_tokens:,} tokens" if target.facts.context_tokens else ""
-    yield Finding("model", f"{target.model}{context}")
+    yield Finding("model", f"{one_line(target.model)}{context}")
 
 
 def _metrics(metering: Metering) -> Iterator[Finding]:

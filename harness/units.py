@@ -16,6 +16,8 @@ _NS = {
     "m": 60 * 10**9,
     "h": 3600 * 10**9,
 }
+_LONGEST_H = 10_000
+_LONGEST_NS = _LONGEST_H * _NS["h"]
 _PART = r"\d+(?:\.\d+)?(?:ns|us|µs|ms|s|min|m|h)"
 DURATION_PATTERN = rf"^(?:{_PART})+$"
 _PARTS = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|min|m|h)")
@@ -35,7 +37,10 @@ def parse_duration(text: object) -> int:
         raise ValueError(f"{clean} has no unit; write {clean}s or {clean}ms")
     if not _DURATION.match(clean):
         raise ValueError(f"{text!r} is no duration; write 200ms, 60s or 2m")
-    return int(sum(Decimal(number) * _NS[unit] for number, unit in _PARTS.findall(clean)))
+    duration_ns = int(sum(Decimal(number) * _NS[unit] for number, unit in _PARTS.findall(clean)))
+    if duration_ns > _LONGEST_NS:
+        raise ValueError(f"{text!r} is longer than {_LONGEST_H:,} hours")
+    return duration_ns
 
 
 def format_duration(duration_ns: int) -> str:

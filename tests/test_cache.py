@@ -266,6 +266,7 @@ def test_the_cache_is_left_as_it_is_unless_something_is_said() -> None:
         (404, b'{"detail":"Not Found"}', False, False),  # vLLM outside its development mode
         (401, b"", False, False),
         (500, b"", False, False),
+        (200, b"[" * 100_000, True, False),
     ],
 )
 def test_what_servers_answer_when_they_are_asked_to_empty_it(status: int, body: bytes, done: bool, busy: bool) -> None:
@@ -341,6 +342,7 @@ def test_prompts_are_salted_where_nobody_can_be_asked_or_nobody_answers() -> Non
         ),
         ({"block_size": "None", "enable_prefix_caching": "False"}, ServerCache(None, False, None)),
         ({"page_size": 1, "disable_radix_cache": True}, ServerCache(1, False, None)),
+        ({"block_size": "9" * 5000, "page_size": -1}, ServerCache()),
         (
             {"page_size": 64, "disable_radix_cache": False, "max_total_num_tokens": 20_000},
             ServerCache(64, True, 20_000),

@@ -94,7 +94,7 @@ def test_an_invalid_run_is_4_even_where_a_gate_is_missed_too(server: LocalServer
     too_few_for_p99 = ("--slo", "ttft:p99=1us", "--gate", "--quiet", "--out", "r")
     said = run(server, *QUICK, *too_few_for_p99)
     assert said.code == 4
-    assert said.out == "INVALID  r\n"
+    assert said.out == "INVALID  r  sample_size, SLO missed\n"
     assert check(run_json(Path("r")), "sample_size") == "invalid"
 
 

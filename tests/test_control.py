@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import socket
 import ssl
@@ -15,8 +17,9 @@ import trustme
 from answering import Asked, answering
 
 from servemark.adapters.vllm import ADAPTER
+from servemark.harness.clock import SECOND
 from servemark.harness.errors import BadInput, TargetUnusable
-from servemark.harness.server.control import Control, choose_model, discover
+from servemark.harness.server.control import Control, NotReady, choose_model, discover
 from servemark.harness.server.target import Target, reach
 from servemark.harness.types import HttpRequest, ServerFacts
 
@@ -130,6 +133,89 @@ def test_refused_credentials_name_the_flag_and_are_not_waited_for(status: int) -
     fake = FakeVllm({"/v1/models": [(status, b"")]})
     assert "--api-key-env" in refusal(fake, wait_s=60)
     assert len(fake.asked) == 2
+
+
+def test_a_key_that_is_refused_is_not_asked_for_again() -> None:
+    with answering(FakeVllm({"/v1/models": [(401, b"")]})) as url:
+        with Control(url, [("Authorization", "Bearer k-123")]) as control, pytest.raises(TargetUnusable) as caught:
+            discover(ADAPTER, control)
+        assert str(caught.value).startswith(f"{url} answers 401 to /v1/models with the key that it was given")
+        assert "k-123" not in str(caught.value)
+
+
+@contextlib.contextmanager
+def raw(*pieces: bytes, for_ever: bool = False) -> Iterator[str]:
+    """Answers each connection with these bytes, the last of them again and again if asked to; gives the base URL."""
+
+    def serve() -> None:
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            with peer, contextlib.suppress(OSError):
+                peer.recv(65536)
+                for piece in pieces:
+                    peer.sendall(piece)
+                while for_ever:
+                    peer.sendall(pieces[-1])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
+ENDLESS = (HEAD, b"\r\n", b"x" * 10_000)
+
+
+def test_an_answer_without_an_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("servemark.harness.server.control._LARGEST", 1024 * 1024)
+    said = r"answers /health with more than 1 MiB; is the address right\?"
+    with raw(*ENDLESS, for_ever=True) as url, Control(url) as control, pytest.raises(NotReady, match=said):
+        control.ask(HEALTH)
+
+
+def test_an_answer_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that sends a little now and then keeps each step within its limit."""
+    clock = itertools.count(0, SECOND)
+    monkeypatch.setattr("servemark.harness.server.control.now_ns", lambda: next(clock))
+    said = "answers /health and comes to no end within 5 s"
+    with raw(*ENDLESS, for_ever=True) as url, Control(url, timeout=5) as control, pytest.raises(NotReady, match=said):
+        control.ask(HEALTH)
+
+
+def test_a_body_that_is_not_what_its_head_says_is_told() -> None:
+    said = "does not answer /health as an HTTP server would"
+    answer = HEAD + b"Content-Encoding: gzip\r\n\r\nnothing of the kind"
+    with raw(answer) as url, Control(url) as control, pytest.raises(NotReady, match=said):
+        control.ask(HEALTH)
+
+
+def test_json_that_nobody_could_read_is_told() -> None:
+    assert "is no JSON object" in refusal(FakeVllm({"/v1/models": [(200, b'{"data":' + b"[" * 100_000)]}))
+
+
+@pytest.mark.parametrize(("length", "known"), [(-5, None), (True, None), (10**30, None), (8192, 8192)])
+def test_what_cannot_be_a_length_or_a_version_is_none(length: object, known: int | None) -> None:
+    card = json.dumps({"data": [{**CARD, "max_model_len": length}]}).encode()
+    fake = FakeVllm({"/v1/models": [(200, card)], "/version": [(200, b'{"version": {"a": ["1\\u001b[31m"]}}')]})
+    with answering(fake) as url, Control(url) as control:
+        facts = discover(ADAPTER, control)
+    assert facts.context_tokens == known
+    assert facts.version == "{'a': ['1\\x1b[31m']}"
+
+
+def test_names_of_a_server_steer_no_terminal_and_begin_no_line() -> None:
+    facts = ServerFacts(models=("a\x1b[31m\nbench: all is well", "b\x9b0m"))
+    with pytest.raises(TargetUnusable) as caught:
+        choose_model(facts, None)
+    assert str(caught.value).endswith("with --model: a\\u001b[31m bench: all is well, b\\u009b0m")
 
 
 def test_a_redirect_is_named() -> None:

@@ -262,6 +262,33 @@ TREE = textwrap.dedent("""\
     """)
 
 
+CHATTER = """
+import os, sys
+for _ in range(4):
+    if not os.fork():
+        break
+print("ready", flush=True)
+while True:
+    os.write(1, b"more and more\\n" * 4000)
+"""
+
+
+def test_a_tree_that_never_stops_writing_is_heard_and_ended() -> None:
+    process = Kept([sys.executable, "-c", CHATTER], os.environ)
+    try:
+        wait_until(lambda: process.tail(1) == ["more and more"], "it has written much")
+        processes = keeper.tree_of(process._keeper.pid)
+        process.hurry()
+    finally:
+        process.stop()
+    assert gone(processes)
+
+
+def test_a_zero_byte_is_told_as_a_mistake() -> None:
+    with pytest.raises(BadInput, match="--launch: holds a zero byte"):
+        split("model \0")
+
+
 def test_a_tree_that_does_not_want_to_end_ends_whole() -> None:
     process = Kept([sys.executable, "-c", TREE], os.environ)
     try:
@@ -388,6 +415,7 @@ def test_paths_are_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (("-hft", KEY), (KEY,)),
         (("--ssl-keyfile-password", KEY), (KEY,)),
         (("--store", f"redis://user:{KEY}@host/0"), (f"user:{KEY}",)),
+        (("--worker-env", f"HF_TOKEN={KEY}", "TOKENIZERS_PARALLELISM=false"), (KEY,)),
         (("--max-num-batched-tokens", "8192", "--tokenizer", "some/tokenizer", "--api-key-file", "keys.txt"), ()),
     ],
 )

@@ -13,7 +13,7 @@ FOLDERS = ("harness", "adapters", "workloads", "results", "dashboards")
 
 # Low to high. A folder stands for those of its modules that are not named; what is in harness/ is named without it.
 TABLE = """
-nouns       types errors clock registry units plan.draws
+nouns       types errors clock registry units plaintext plan.draws
 pure        figures/ load.pacer load.sse plan.arrivals plan.cache_rate plan.cache_salt plan.lengths plan.overrides
             plan.sections plan.sentences plan.sources plan.spec plan.strict plan.vocabulary plan.yaml_lines
             server.address server.discovery server.metric_names server.prometheus server.samples

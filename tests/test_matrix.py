@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import re
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from servemark.dashboards.matrix import render_matrix, table_text
-from servemark.harness.errors import BadInput, ResultUnusable
+from servemark.harness.errors import BadInput, ResultUnusable, TargetUnusable
 from servemark.harness.launch import keeper
-from servemark.harness.matrix.cells import cells_of, engines_of
+from servemark.harness.launch.kept import End
+from servemark.harness.matrix.cells import EngineUnderTest, cells_of, engines_of
 from servemark.harness.matrix.plan import LoadedPlan, json_schema, parse_plan
-from servemark.harness.matrix.sweep import open_sweep
+from servemark.harness.matrix.sweep import Sweep, open_sweep
+from servemark.harness.prepare import Asked
 from servemark.results.matrix import Entry, Index, open_shelf
 from tests.commands import TOLERANT, Process, Said, alive, bench, journal, run_json, started, wait_until
 
@@ -98,6 +103,27 @@ ONE, TWO = "small_chat_concurrency=1", "small_chat_concurrency=2"
         (
             "version: 1\nworkloads: [chat]\nengines:\n  - {target: sim, launch: m, env: {HF_TOKEN: x}}",
             "p.yaml:4: engines[0].env.HF_TOKEN: a secret here",
+        ),
+        (
+            'version: 1\nworkloads: [chat]\nengines:\n  - {target: sim, launch: m, env: {"A=B": x}}',
+            "p.yaml:4: engines[0].env.A=B: is no name of an environment variable",
+        ),
+        (
+            'version: 1\nworkloads: [chat]\nengines:\n  - {target: sim, launch: "m \\0"}',
+            "p.yaml:4: engines[0].launch holds a zero byte or half a character",
+        ),
+        (
+            "version: 1\nworkloads: [chat]\nengines: [{target: sim}]\nscrape: 1ms",
+            "p.yaml:4: scrape: is too often; give 100ms or more",
+        ),
+        (
+            "version: 1\nworkloads: [chat]\nengines: [{target: sim}]\nrepeat: 10001",
+            "p.yaml: this is 10,001 runs, and a matrix has at most 10,000",
+        ),
+        (
+            "version: 1\nworkloads: [chat]\nengines:\n  - {target: sim, launch: m, flags: {a: [1, 2], b: [3, 4]}}\n"
+            "repeat: 2501",
+            "p.yaml: this is 10,004 runs, and a matrix has at most 10,000",
         ),
         (
             "version: 1\nworkloads: [chat]\nengines:\n  - {target: sim, launch: 'm \"'}",
@@ -339,6 +365,34 @@ def test_an_engine_that_dies_in_a_cell_is_started_again_for_the_next() -> None:
     assert "engine_died: The engine was ended by signal 9" in index()["cells"][0]["reason"]
     commands = {run_json(Path("runs/sweep", cell))["target"]["launch"]["command"] for cell in (FIRST, SECOND)}
     assert len(commands) == 2  # each start has a port of its own
+
+
+def test_an_engine_that_dies_before_each_cell_costs_a_start_for_each_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sweep, starts = open_sweep(plan(PLAN), None, quiet=True), []
+
+    @contextlib.contextmanager
+    def running(self: Sweep, engine: EngineUnderTest) -> Iterator[Any]:
+        starts.append(engine.name)
+        yield SimpleNamespace(process=SimpleNamespace(end=End(1)))
+
+    def measured(asked: Asked, engine: Any) -> None:
+        raise TargetUnusable("sim ended with exit status 1 before the load")
+
+    monkeypatch.setattr(Sweep, "_running", running)
+    monkeypatch.setattr("servemark.harness.matrix.sweep.measure", measured)
+    sweep.carry_out()
+    assert (starts, set(states().values())) == (["small", "small"], {"failed"})
+
+
+def test_a_run_that_the_index_does_not_know_is_not_taken_for_another() -> None:
+    found = matrix(PLAN.replace("requests: 8", "requests: 2"), "--quiet")
+    assert found.code in (0, 4), found.err
+    Path("runs/sweep/matrix.json").unlink()
+    said = bench("matrix", "p.yaml")
+    assert said.code == 2
+    assert "holds a run, and runs/sweep/matrix.json, which would say of what, does not know it" in said.err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

@@ -69,6 +69,19 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [{}, {"index": "0"}, {"index": 0, "first_ns": 2**70}, {"nothing": 1}, [], {"started_ns": None}, {"index": 0}],
+)
+def test_lines_that_are_no_answers_end_the_batch_and_not_the_command(line: Any) -> None:
+    with answering(engine(lambda lines: [lines[0], line])) as url:
+        said = run(url)
+    assert said.code == 4, said.err
+    assert "Traceback" not in said.err
+    assert run_json(Path("r"))["summary"]["requests_ok"] == 0
+    assert len(load(Path("r")).frame()) == 20
+
+
 def test_the_engines_stamps_are_the_records() -> None:
     with answering(engine()) as url:
         said = run(url)
@@ -131,5 +144,7 @@ def test_the_interpreter_is_the_one_of_the_vllm_on_the_path(tmp_path: Path, monk
     script.write_text("#!/opt/vllm/bin/python3\nimport sys\n")
     script.chmod(0o755)
     assert interpreter() == "/opt/vllm/bin/python3"
+    script.write_text("#!/usr/bin/env python3\nimport sys\n")
+    assert interpreter() == "python3"
     monkeypatch.setattr(vllm_offline, "find_spec", lambda name: object())
     assert interpreter() == sys.executable

@@ -97,6 +97,12 @@ def test_what_is_no_metrics_page_is_a_value_error(body: bytes) -> None:
         parse_metrics(body)
 
 
+def test_a_line_that_is_almost_one_is_given_up_at_once() -> None:
+    labels = "  ".join(f'a{k}="1"' for k in range(200))
+    with pytest.raises(ValueError, match="line 2 is no Prometheus sample"):
+        parse_metrics(f"m{{{labels}}} 1\nm{{{labels}!}} 1\n")
+
+
 def test_one_metric_over_another_and_over_a_number() -> None:
     metrics = parse_metrics('b{of="used"} 3\nb{of="all"} 12\nz 0\nwait_us{x=" / "} 2500000\nwait_us{x="y"} 500000\n')
     assert metrics.value('b{of="used"} / b{of="all"}') == 0.25

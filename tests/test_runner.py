@@ -409,7 +409,7 @@ async def test_what_a_cap_holds_back_beyond_the_warm_up_counts() -> None:
     assert records[-1].request_id == report.issued - 1  # none was left out
 
 
-@pytest.mark.parametrize("stop_after_s", [None, 0.2])
+@pytest.mark.parametrize("stop_after_s", [None, 2.0])
 async def test_what_a_cap_still_holds_back_at_the_end_is_never_sent(stop_after_s: float | None) -> None:
     async with serving({"x": lambda peer: peer.stream(1)}) as port:
         duration_ns = 200 * MS if stop_after_s is None else None

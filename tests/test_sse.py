@@ -116,6 +116,16 @@ def test_a_json_line_may_lack_its_end_but_not_its_brace() -> None:
     assert read(NdjsonParser(), [b'{"a": 1}\n{"b": ']) == ([b'{"a": 1}'], False)
 
 
+@pytest.mark.parametrize("parser", [SseParser(), NdjsonParser()])
+def test_an_event_that_never_ends_is_not_gathered_for_ever(
+    parser: EventParser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("servemark.harness.load.sse.LARGEST_EVENT", 1000)
+    assert parser.feed(b"data: " + b"x" * 900) == []
+    with pytest.raises(ValueError, match="an event of more than"):
+        parser.feed(b"x" * 100)
+
+
 def test_a_framing_has_its_parser() -> None:
     assert isinstance(parser_for("sse"), SseParser)
     assert isinstance(parser_for("ndjson"), NdjsonParser)

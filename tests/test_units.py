@@ -53,6 +53,12 @@ def test_what_is_no_duration_is_refused(value: object) -> None:
         parse_duration(value)
 
 
+def test_a_duration_that_no_clock_holds_is_refused() -> None:
+    assert parse_duration("10000h") == 36 * 10**15
+    with pytest.raises(ValueError, match="longer than 10,000 hours"):
+        parse_duration("99999999999999999999s")
+
+
 @given(st.integers(0, 10**15))
 def test_a_formatted_duration_reads_back(ns: int) -> None:
     text = format_duration(ns)

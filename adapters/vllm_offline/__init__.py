@@ -44,9 +44,10 @@ def interpreter() -> str:
         return sys.executable
     script = shutil.which("vllm")
     first = Path(script).read_bytes().split(b"\n", 1)[0].decode("utf-8", "replace") if script else ""
-    if not first.startswith("#!/"):
+    words = first.removeprefix("#!").split() if first.startswith("#!/") else []
+    if not words:
         raise TargetUnusable("vLLM is not installed here; `pip install 'servemark[vllm]'`, or put `vllm` on the PATH")
-    return first.removeprefix("#!").split()[0]
+    return words[-1] if Path(words[0]).name == "env" else words[0]
 
 
 class VllmOfflineAdapter(VllmAdapter):

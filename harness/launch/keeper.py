@@ -31,6 +31,8 @@ HOPELESS_S = 30.0  # a process that does not end by SIGKILL hangs in the kernel
 LARGEST_LOG = 64 * 1024 * 1024
 KEPT_OF_LOG = 16 * 1024 * 1024
 LONGEST_LINE = 64 * 1024
+_PIECE = 64 * 1024
+_MOST_IN_PIPE = 1024 * 1024  # Linux, fs.pipe-max-size
 _LINUX = sys.platform == "linux"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -196,10 +198,15 @@ class Keeper:
         tell({"exit": code})
 
     def _read_output(self) -> None:
-        """All that is there."""
+        """All that was there; who writes without a pause is read on after a look at the rest."""
         with contextlib.suppress(BlockingIOError):
-            while data := os.read(self._output, 65536):
+            for _ in range(_MOST_IN_PIPE // _PIECE):
+                data = os.read(self._output, _PIECE)
+                if not data:
+                    break
                 self._log.write(data)
+            else:
+                return
             if self._output in self._selector.get_map():
                 self._selector.unregister(self._output)
             self._log.flush()

@@ -15,6 +15,7 @@ _SECRET_ENDS = {
     "apikey", "authorization", "cookie", "credentials", "hft", "key", "passphrase", "password", "secret", "token"
 }  # fmt: skip
 _IN_URL = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+_ASSIGNED = re.compile(r"(\w+)=(.+)", re.DOTALL)
 _LEAST_SECRET = 8  # of what nobody called a secret: a shorter one is more likely a word
 _LEAST_HIDDEN = 4  # a shorter one is no secret, and replacing it everywhere would make nonsense of a log
 
@@ -25,6 +26,8 @@ def split(text: str, where: str = "--launch") -> tuple[str, ...]:
         words = tuple(shlex.split(text))
     except ValueError as error:
         raise BadInput(f"{where}: {text!r} cannot be split into words ({str(error).lower()})") from None
+    if "\0" in text:
+        raise BadInput(f"{where}: holds a zero byte, which no word of a command can")
     if not words:
         raise BadInput(f'{where}: is empty; give the model and the engine\'s flags, as "MODEL --max-model-len 4096"')
     return words
@@ -83,6 +86,9 @@ def _parts(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
                 continue
         elif hiding:
             yield HIDDEN, word
+            continue
+        elif (assigned := _ASSIGNED.fullmatch(word)) and is_secret_name(assigned[1]):
+            yield f"{assigned[1]}={HIDDEN}", assigned[2]
             continue
         login = _IN_URL.search(word)
         yield (_IN_URL.sub(HIDDEN, word), login.group()) if login else (word, "")

@@ -15,9 +15,12 @@ import httpx
 
 from servemark.harness.clock import SECOND, now_ns, wall_offset_ns
 from servemark.harness.load.messages import Job, Plan, Started, Status
+from servemark.harness.load.reading import believable
 from servemark.harness.types import Adapter, ErrorKind, Phase, Record, StopReason, WorkerReport
 
 _STATUS_EVERY_NS = SECOND // 4
+_KINDS = ("started_ns", "ended_ns", "index")
+_NUMBERS = (*_KINDS, "first_ns", "last_ns")
 
 
 class BatchFleet:
@@ -57,7 +60,7 @@ class BatchFleet:
         failure: str | None = None
         try:
             await self._sending
-        except httpx.TransportError as error:
+        except (httpx.RequestError, ValueError) as error:
             failure = str(error) or type(error).__name__
         except asyncio.CancelledError:
             if not self._interrupted:
@@ -82,23 +85,25 @@ class BatchFleet:
             if answer.status_code != 200:
                 raise httpx.ReadError(f"status {answer.status_code} for {self._path}")
             async for line in answer.aiter_lines():
-                self._take(json.loads(line), line.encode())
+                self._take(_answer(line), line.encode())
 
     def _take(self, line: Mapping[str, Any], event: bytes) -> None:
-        if "started_ns" in line:
+        if line.get("started_ns") is not None:
             self._started_ns = line["started_ns"]
             self._on_started(Started(self._started_ns, self._started_ns + wall_offset_ns()))
-        elif "ended_ns" in line:
+        elif line.get("ended_ns") is not None:
             self._ended_ns = line["ended_ns"]
-        elif (job := self._left.pop(line["index"], None)) is not None:
-            self._on_record(self._record(job, line, event))
+        elif (job := self._left.get(line["index"])) is not None:
+            record = self._record(job, line, event)
+            del self._left[job.index]
+            self._on_record(record)
             self._finished += 1
             self._tell()
 
     def _record(self, job: Job, line: Mapping[str, Any], event: bytes) -> Record:
         decoder = self._adapter.decoder(self._plan.endpoint)
         decoder.feed(event)
-        outcome = decoder.finish(True)
+        outcome = believable(decoder.finish(True))
         usage, tokens = outcome.usage, outcome.usage.output_tokens or 0
         stamps, sizes = _chunks(line.get("first_ns"), line.get("last_ns"), tokens)
         return Record(
@@ -170,6 +175,23 @@ class BatchFleet:
             reconnects=0,
             drained=not self._left,
         )
+
+
+def _answer(text: str) -> Mapping[str, Any]:
+    """A line of the answer; ValueError where it is none."""
+    try:
+        line = json.loads(text)
+    except RecursionError:
+        line = None
+    numbers = [line[name] for name in _NUMBERS if line.get(name) is not None] if isinstance(line, dict) else []
+    if not any(line.get(name) is not None for name in _KINDS if numbers) or not all(map(_is_whole, numbers)):
+        raise ValueError(f"{text[:80]!r} is no line of a batch's answer")
+    found: Mapping[str, Any] = line
+    return found
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int and abs(value) < 2**63
 
 
 def _body(job: Job) -> bytes:

@@ -6,12 +6,15 @@ A response is read in slices, so that reading never holds the event loop for lon
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from servemark.harness.load.sse import EventParser, parser_for
 from servemark.harness.load.wire import Exchange
-from servemark.harness.types import Adapter, Decoder, Endpoint, ErrorKind, Outcome, Phase, Record
+from servemark.harness.types import Adapter, Decoder, Endpoint, ErrorKind, Outcome, Phase, Record, Usage
 
 _DETAIL_CHARS = 500
+MOST_TOKENS = 2**31 - 1
+"""Of one response: results hold no more, and nobody generates them."""
 
 
 class Reading:
@@ -57,7 +60,7 @@ class Reading:
             return
         try:
             self.take(stamp_ns, self.parser.feed(body))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             self.error = str(error)[:_DETAIL_CHARS]
 
     def take(self, stamp_ns: int, events: list[bytes]) -> None:
@@ -71,6 +74,8 @@ class Reading:
                 continue
             carriers += 1
             tokens = None if tokens is None or delta.tokens is None else tokens + delta.tokens
+            if tokens is not None and tokens > MOST_TOKENS:
+                raise ValueError(f"the server tells of more than {MOST_TOKENS:,} tokens in an event")
             if delta.answer and self.first_answer_ns is None:
                 self.first_answer_ns = stamp_ns
         if not carriers:
@@ -129,9 +134,9 @@ class Reader:
         if reading.error is None and exchange.status == 200:
             try:
                 reading.take(reading.stamp_ns, reading.parser.finish())
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 reading.error = str(error)[:_DETAIL_CHARS]
-        outcome = reading.decoder.finish(exchange.complete)
+        outcome = believable(reading.decoder.finish(exchange.complete))
         kind, detail = _verdict(exchange, reading, outcome)
         usage, job = outcome.usage, exchange.job
         return Record(
@@ -160,16 +165,26 @@ class Reader:
             reasoning_tokens=usage.reasoning_tokens,
             cached_tokens=usage.cached_tokens,
             token_source=usage.source,
-            finish_reason=outcome.finish_reason,
+            finish_reason=_short(outcome.finish_reason),
             http_status=exchange.status,
             error=kind,
             error_detail=detail,
-            server_request_id=outcome.server_request_id,
+            server_request_id=_short(outcome.server_request_id),
             reads=reading.reads,
             coalesced_reads=reading.coalesced,
             resends=exchange.resends,
             stamp=exchange.stamp,
         )
+
+
+def believable(outcome: Outcome) -> Outcome:
+    """Without counts that are none, and with an error in their place: no result could hold them."""
+    usage = outcome.usage
+    counts = (usage.prompt_tokens, usage.output_tokens, usage.reasoning_tokens, usage.cached_tokens)
+    if all(count is None or 0 <= count <= MOST_TOKENS for count in counts):
+        return outcome
+    detail = outcome.error_detail or f"the server's usage holds a count below 0 or above {MOST_TOKENS:,}"
+    return replace(outcome, usage=Usage(), error=outcome.error or "protocol", error_detail=detail)
 
 
 def _verdict(exchange: Exchange, reading: Reading, outcome: Outcome) -> tuple[ErrorKind | None, str | None]:

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from servemark.harness.types import Framing
 
+LARGEST_EVENT = 8 * 1024 * 1024
+"""More than any server has to say at once; joining a longer one to what comes would hold up all others."""
 _FIELDS = (b"data", b"event", b"id", b"retry", b"")  # an empty name is a comment
 
 
@@ -43,7 +45,7 @@ class SseParser:
             rest = rest.removeprefix(b"\xef\xbb\xbf")
             self._started = True
         *blocks, tail = rest.split(b"\n\n")
-        self._rest = tail + held
+        self._rest = _bounded(tail + held)
         try:
             return [payload for block in blocks if (payload := _payload(block)) is not None]
         except ValueError as error:
@@ -102,12 +104,20 @@ class NdjsonParser:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = _bounded(rest)
         return [stripped for line in lines if (stripped := line.strip())]
 
     def finish(self) -> list[bytes]:
         tail, self._rest = self._rest.strip(), b""
         return [tail] if tail.endswith(b"}") else []
+
+
+def _bounded(rest: bytes) -> bytes:
+    """What has come of an event that has not ended."""
+    if len(rest) > LARGEST_EVENT:
+        raise ValueError(f"an event of more than {LARGEST_EVENT >> 20} MiB: {rest[:80]!r}")
+    return rest
 
 
 def parser_for(framing: Framing) -> EventParser:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from servemark.harness.plan.sentences import Complaint, raise_if
 from servemark.harness.plan.spec import Loaded, load_workload
 
 OWN_LOAD = "own load"
+MOST_CELLS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ def cells_of(plan: LoadedPlan) -> list[Cell]:
 
     Every workload is read with every load's flags, so a mistake is told before anything starts. Raises BadInput.
     """
+    _refuse_too_many(plan)
     engines = engines_of(plan)
     runs = [
         (workload, load, _loaded(workload, load, plan))
@@ -113,6 +116,20 @@ def cells_of(plan: LoadedPlan) -> list[Cell]:
     if twice:
         raise BadInput(f"{plan.path}: two cells are called {twice[0]}; list each workload and each load once")
     return found
+
+
+def _refuse_too_many(plan: LoadedPlan) -> None:
+    """Before any of them is made: a list among the flags multiplies all the others."""
+    spec = plan.spec
+    engines = sum(
+        prod(len(value) for value in section.flags.values() if isinstance(value, list)) for section in spec.engines
+    )
+    count = engines * len(spec.workloads) * len(spec.loads) * spec.repeat
+    if count > MOST_CELLS:
+        raise BadInput(
+            f"{plan.path}: this is {count:,} runs, and a matrix has at most {MOST_CELLS:,}; "
+            "list fewer values, or make several plans of it"
+        )
 
 
 def _found(name: str, folder: Path) -> str:

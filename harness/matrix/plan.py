@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
+from servemark.harness.clock import SECOND
 from servemark.harness.errors import BadInput
 from servemark.harness.launch.launching import WAIT_S
 from servemark.harness.launch.words import is_secret_name, secrets_in, split
@@ -19,6 +20,7 @@ from servemark.harness.plan.overrides import FLAGS
 from servemark.harness.plan.sentences import Complaint, Where, of_validation, raise_if
 from servemark.harness.plan.strict import Count, Duration, PositiveDuration, Strict, one_or_many
 from servemark.harness.plan.yaml_lines import read
+from servemark.harness.server.scrape import LEAST_PERIOD_S
 
 _SECRET = "a secret here would be copied into results; set it in the environment that bench runs in"
 _NOT_HERE = {"headers"}  # their values may be secrets, and the plan is copied into results
@@ -139,6 +141,8 @@ def _conflicts(spec: MatrixPlan) -> Iterator[Complaint]:
     for name in ("engines", "workloads", "loads"):
         if not getattr(spec, name):
             yield (name,), "is empty; give it at least one"
+    if spec.scrape < LEAST_PERIOD_S * SECOND:
+        yield ("scrape",), f"is too often; give {LEAST_PERIOD_S * 1000:g}ms or more"
     for place, engine in enumerate(spec.engines):
         path = ("engines", place)
         if engine.launch is not None and engine.url:
@@ -150,8 +154,11 @@ def _conflicts(spec: MatrixPlan) -> Iterator[Complaint]:
             yield (*path, key), "they are for an engine that is launched; add launch, or remove them"
         if engine.launch is not None:
             yield from (((*path, "launch"), said) for said in _launch_complaints(engine.launch))
-        for variable in filter(is_secret_name, engine.env):
-            yield (*path, "env", variable), _SECRET
+        for variable in engine.env:
+            if is_secret_name(variable):
+                yield (*path, "env", variable), _SECRET
+            if not variable or "=" in variable:
+                yield (*path, "env", variable), "is no name of an environment variable"
         for flag, value in engine.flags.items():
             if isinstance(value, list) and not value:
                 yield (*path, "flags", flag), "an empty list leaves no engine; give it a value"

@@ -30,11 +30,12 @@ from servemark.harness.matrix.cells import Cell, EngineUnderTest, cells_of
 from servemark.harness.matrix.labels import slug
 from servemark.harness.matrix.plan import LoadedPlan
 from servemark.harness.measure import measure
+from servemark.harness.plaintext import harmless
 from servemark.harness.plan.spec import load_workload
 from servemark.harness.prepare import Asked, credentials, refuse_unknown_codes, slo_of, started, without
 from servemark.harness.server.address import build_headers
 from servemark.harness.server.discovery import load_adapter
-from servemark.results.matrix import Entry, Index, Shelf, now, of_run, open_shelf
+from servemark.results.matrix import MATRIX_JSON, Entry, Index, Shelf, now, of_run, open_shelf
 
 # Where several apply, the first one that a cell has.
 _WORST_FIRST = (EXIT_TARGET_UNUSABLE, EXIT_INVALID, EXIT_BAD_INPUT, EXIT_GATE_MISSED)
@@ -88,11 +89,12 @@ class Sweep:
                 self.shelf.save(self.index)
 
     def _on_engine(self, cells: list[Cell]) -> None:
-        """One that died is started again for the cells that are left."""
+        """One that died is started again for the cells that are left, if it came to a cell at all."""
         waiting = deque(cells)
         while waiting:
             try:
                 with self._running(waiting[0].engine) as engine:
+                    self._measure(waiting.popleft(), engine)
                     while waiting and (engine is None or engine.process.end is None):
                         self._measure(waiting.popleft(), engine)
             except (BadInput, TargetUnusable) as error:
@@ -166,7 +168,7 @@ class Sweep:
     def _say(self, text: str) -> None:
         if not self.quiet and sys.stderr is not None:
             with contextlib.suppress(OSError):
-                print(text, file=sys.stderr, flush=True)
+                print(harmless(text), file=sys.stderr, flush=True)
 
 
 def open_sweep(plan: LoadedPlan, out: Path | None, quiet: bool = False, retry_invalid: bool = False) -> Sweep:
@@ -192,6 +194,11 @@ def _refuse(plan: LoadedPlan, cells: Iterable[Cell]) -> None:
 
 def _refuse_changed(plan: LoadedPlan, shelf: Shelf, cells: Iterable[Cell], entries: dict[str, Entry]) -> None:
     changed = [cell.id for cell in cells if entries[cell.id].folder and entries[cell.id].digest != cell.digest]
+    if changed and not entries[changed[0]].digest:
+        raise BadInput(
+            f"{shelf.folder(changed[0])}: holds a run, and {shelf.root / MATRIX_JSON}, which would say of what, does "
+            "not know it; give another folder with --out, or move it away"
+        )
     if changed:
         others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise BadInput(

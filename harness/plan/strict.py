@@ -60,7 +60,10 @@ Rate = Annotated[
 ]
 """Requests per second; `inf` is allowed."""
 
-Count = Annotated[int, Field(ge=1)]
+MOST = 10**9
+"""Of anything that is counted in a workload."""
+
+Count = Annotated[int, Field(ge=1, le=MOST)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ def parse_warmup(value: object) -> Warmup:
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 0:
             raise ValueError(f"{value} requests cannot be sent; write a duration such as 10s, or a count")
+        if value > MOST:
+            raise ValueError(f"{value} requests are too many to warm up with; write {MOST:,} or fewer")
         return Warmup(requests=value)
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is no warm-up; write a duration such as 10s, or a count of requests")

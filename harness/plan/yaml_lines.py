@@ -12,6 +12,9 @@ from servemark.harness.errors import BadInput
 
 Path = tuple[str | int, ...]
 
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
+_MOST_DIGITS = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -53,8 +56,9 @@ for _tag, _pattern, _first in (
 
 def read(text: str, label: str) -> Document:
     """The one mapping that the text holds. Raises BadInput with file and line."""
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
             raise BadInput(f"{label}:1: the file holds no keys; start with `version: 1`")
@@ -67,12 +71,21 @@ def read(text: str, label: str) -> Document:
         raise BadInput(f"{label}:{line}: this is no valid YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise BadInput(f"{label}:1: this is no valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise BadInput(f"{label}:1: the file is nested too deeply to be read") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _walk(node: yaml.Node, path: Path, label: str, lines: dict[Path, int]) -> None:
-    """Notes the line of every key and item below a node."""
+    """Notes the line of every key and item below a node. BadInput for a value that nothing could hold."""
+    if isinstance(node, yaml.ScalarNode):
+        line = node.start_mark.line + 1
+        if _NO_TEXT.search(node.value):
+            raise BadInput(f"{label}:{line}: {dotted(path)} holds a zero byte or half a character; write it without")
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > _MOST_DIGITS:
+            raise BadInput(f"{label}:{line}: {dotted(path)} has too many digits to be a number here")
     if isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
             lines[(*path, position)] = item.start_mark.line + 1

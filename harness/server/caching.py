@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from servemark.harness.clock import SECOND, now_ns
+from servemark.harness.plaintext import one_line
 from servemark.harness.plan.sections import CacheProtocol
 from servemark.harness.server.control import Control, NotReady
 from servemark.harness.server.target import Target
@@ -19,6 +20,7 @@ PATIENCE_S = 10.0
 _PAUSE_S = 0.2
 _BUSY = frozenset((400, 409, 423, 429, 503))
 _SHOWN = 120
+_MOST_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ def _reset(
             return Reset(control.url, name, None, str(error).removeprefix(control.url).strip(), False, asked)
         done, busy = judged(status, body)
         if done or not busy or now_ns() >= deadline_ns:
-            return Reset(control.url, name, status, body[:_SHOWN].decode("utf-8", "replace").strip(), done, asked)
+            return Reset(control.url, name, status, one_line(body[:_SHOWN].decode("utf-8", "replace")), done, asked)
         pause(_PAUSE_S)
 
 
@@ -134,7 +136,7 @@ def judged(status: int, body: bytes) -> tuple[bool, bool]:
         return False, status in _BUSY
     try:
         told = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return True, False
     refused = isinstance(told, dict) and told.get("success") is False
     return not refused, refused
@@ -152,7 +154,8 @@ def server_cache(settings: Mapping[str, Any]) -> ServerCache:
 
 def _count(value: object) -> int | None:
     """A positive whole number, as such or as text."""
-    return int(str(value)) if str(value).isascii() and str(value).isdecimal() and int(str(value)) else None
+    text = str(value)
+    return int(text) or None if text.isascii() and text.isdecimal() and len(text) < _MOST_DIGITS else None
 
 
 def _truth(value: object) -> bool | None:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from servemark.harness.clock import SECOND, now_ns
 from servemark.harness.errors import BadInput, TargetUnusable
 from servemark.harness.load.tls import client_context
+from servemark.harness.plaintext import one_line
 from servemark.harness.server.address import parse_url
 from servemark.harness.types import Adapter, HttpRequest, Probe, ServerFacts
 
+if TYPE_CHECKING:
+    import httpx
+
 _POLL_S = 0.25
+_LARGEST = 64 * 1024 * 1024
+_MOST_CONTEXT = 2**40  # more tokens than that is no length
 
 
 class NotReady(TargetUnusable):
@@ -46,25 +53,44 @@ class Control:
         )
 
     def ask(self, request: HttpRequest, timeout: float | None = None) -> tuple[int, bytes]:
-        """Status and body. NotReady, one sentence, where no answer came; `timeout` in seconds, of each step."""
+        """Status and body. NotReady, one sentence, where no whole answer came.
+
+        `timeout` in seconds is that of each step until the answer begins, and then of all of its body.
+        """
         import httpx
 
         limit_s = self._timeout_s if timeout is None else timeout
         try:
-            answer = self._client.request(
+            with self._client.stream(
                 request.method,
                 self._absolute(request.path),
                 headers=list(request.headers),
                 content=request.body,
                 timeout=limit_s,
-            )
-        except httpx.TransportError as error:
+            ) as answer:
+                return answer.status_code, self._body(answer, request.path, limit_s)
+        except httpx.RequestError as error:
             raise NotReady(f"{self.url} {what_failed(error, request.path, limit_s)}") from error
-        return answer.status_code, answer.content
+
+    def _body(self, answer: httpx.Response, path: str, limit_s: float) -> bytes:
+        """A server may go on for ever; it is not read for ever."""
+        deadline_ns, body = now_ns() + round(limit_s * SECOND), bytearray()
+        for piece in answer.iter_bytes():
+            body += piece
+            if len(body) > _LARGEST:
+                said = f"answers {path} with more than {_LARGEST >> 20} MiB; is the address right?"
+                raise NotReady(f"{self.url} {said}")
+            if now_ns() > deadline_ns:
+                raise NotReady(f"{self.url} answers {path} and comes to no end within {limit_s:g} s; is it stuck?")
+        return bytes(body)
 
     def _absolute(self, path: str) -> str:
         """A path is the server's own; what stands elsewhere, as some servers' metrics do, is named in full."""
         return self.url + path if path.startswith("/") else path
+
+    @property
+    def has_key(self) -> bool:
+        return "authorization" in self._client.headers
 
     def close(self) -> None:
         self._client.close()
@@ -156,9 +182,9 @@ def _merge(facts: ServerFacts, probe: Probe, control: Control) -> ServerFacts:
             raise
         return facts
     if probe.required:
-        _refuse_status(control.url, path, status)
+        _refuse_status(control, path, status)
     try:
-        fields = {name: value for name, value in probe.parse(status, body).items() if value is not None}
+        fields = _sound(probe.parse(status, body))
     except ValueError as error:
         raise TargetUnusable(f"{control.url}: {error}") from error
     if fields.get("ready") is False:
@@ -167,20 +193,31 @@ def _merge(facts: ServerFacts, probe: Probe, control: Control) -> ServerFacts:
     return replace(facts, settings=settings, **fields)
 
 
-def _refuse_status(url: str, path: str, status: int) -> None:
+def _sound(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known by it; a server may write anything in the place of a version or a length."""
+    fields = {name: value for name, value in told.items() if value is not None}
+    if "version" in fields:
+        fields["version"] = one_line(str(fields["version"]))
+    context = fields.get("context_tokens", 1)
+    if type(context) is not int or not 0 < context < _MOST_CONTEXT:
+        del fields["context_tokens"]
+    return fields
+
+
+def _refuse_status(control: Control, path: str, status: int) -> None:
     if status in (401, 403):
-        raise TargetUnusable(
-            f"{url} answers {status} to {path}; name the environment variable that holds its key with --api-key-env"
-        )
+        key = "with the key that it was given; is it this server's, and is it whole?"
+        missing = "without one; name the environment variable that holds its key with --api-key-env"
+        raise TargetUnusable(f"{control.url} answers {status} to {path} {key if control.has_key else missing}")
     if 300 <= status < 400:
         raise TargetUnusable(
-            f"{url} redirects {path} ({status}); give the address it leads to as --url, since none is followed"
+            f"{control.url} redirects {path} ({status}); give the address it leads to as --url, since none is followed"
         )
 
 
 def choose_model(facts: ServerFacts, asked: str | None) -> str:
     """The asked model if the server has it, else its only one; a server that lists none has any."""
-    served = ", ".join(facts.models)
+    served = ", ".join(map(one_line, facts.models))
     if asked:
         if facts.models and asked not in facts.models:
             raise TargetUnusable(f"--model {asked!r} is not served here; there are: {served}")

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
-_LABELS = r'(?:\s*[a-zA-Z_][a-zA-Z0-9_.]*\s*=\s*"(?:[^"\\]|\\.)*"\s*,?)*\s*'
+# Possessive: what cannot be read is given up at once, and not tried in every way there is to share out its blanks.
+_LABELS = r'(?:\s*+[a-zA-Z_][a-zA-Z0-9_.]*+\s*+=\s*+"(?:[^"\\]|\\.)*+"\s*+,?)*+\s*+'
 _LINE = re.compile(rf"({_NAME})(?:\{{({_LABELS})\}})?\s+(\S+)(?:\s+[-+0-9.eE]+)?(?:\s+#.*)?\s*", re.ASCII)
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_.]*)\s*=\s*"((?:[^"\\]|\\.)*)"')
 _TERM = rf"(?:(max|sum)\()?({_NAME})(?:\{{({_LABELS})\}})?(\))?"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LARGEST = 16 * 1024 * 1024
 TIMEOUT_S = 5.0
+LEAST_PERIOD_S = 0.1
+"""A server is not to be loaded by reading its metrics."""
 
 
 class Unread(Exception):

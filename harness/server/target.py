@@ -10,6 +10,7 @@ from servemark.harness.clock import SECOND, now_ns
 from servemark.harness.errors import BadInput, TargetUnusable
 from servemark.harness.launch.launching import Engine
 from servemark.harness.load.sse import parser_for
+from servemark.harness.plaintext import one_line
 from servemark.harness.plan.tokens import LEAST_TEXT, open_tokenizer, vocabulary_for
 from servemark.harness.plan.vocabulary import Vocabulary
 from servemark.harness.server.address import Headers, parse_url, refuse_proxy
@@ -170,8 +171,9 @@ def _refuse_stranger(target: Target, url: str, facts: ServerFacts) -> None:
     """Before the model is asked for. Only where both tell a thing can it differ."""
     first = target.facts
     if facts.models and target.model not in facts.models:
+        served = ", ".join(map(one_line, facts.models))
         raise TargetUnusable(
-            f"{url} does not serve {target.model}, as {target.url} does; there are: {', '.join(facts.models)}; "
+            f"{url} does not serve {target.model}, as {target.url} does; there are: {served}; "
             "replicas serve one model, so start it with that one, or name one that all serve with --model"
         )
     if None not in (first.engine, facts.engine) and first.engine != facts.engine:
