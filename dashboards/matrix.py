@@ -12,7 +12,7 @@ from urllib.parse import quote
 from servemark.dashboards import plots
 from servemark.dashboards.page import moment, rendered, write_html
 from servemark.dashboards.panels import Cell, Figure, Note, Panel, Table, Verbatim
-from servemark.dashboards.words import figure
+from servemark.dashboards.words import figure, share
 from servemark.results.schema import PAGE, items, number, part, text
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _FIGURES = (
     ("tpot_p50_ms", "TPOT p50"),
     ("itl_p99_ms", "ITL p99"),
     ("e2e_p50_ms", "E2E p50"),
+    ("goodput_share", "SLO met"),
 )
 _ROLES = ("ttft", "e2e", "decode", "tpot", "error", "requests", "flight")
 _REASON = 160
@@ -60,10 +61,16 @@ def print_table(index: Mapping[str, Any], console: Console) -> None:
             state = text(cell.get("state"), 20)
             found = part(cell, "figures")
             word = Text(WORDS.get(state, state), style=_COLOURS.get(state, ""))
-            rows.add_row(word, _what(cell), *(figure(number(found.get(name))) for name, _ in _FIGURES))
+            rows.add_row(word, _what(cell), *(_shown(found, name) for name, _ in _FIGURES))
         console.print(rows, markup=False, highlight=False)
         for reason, concerned in _reasons(cells).items():
             console.print(Text(f"  {', '.join(map(_what, concerned))}: {reason}", style="dim"), highlight=False)
+
+
+def _shown(figures: Mapping[str, Any], name: str) -> str:
+    """The share is of requests that met every limit on a request, where the workload has any."""
+    value = number(figures.get(name))
+    return share(value) if name == "goodput_share" and value is not None else figure(value)
 
 
 def _reasons(cells: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -162,7 +169,7 @@ def _row(cell: Mapping[str, Any]) -> list[Cell]:
         Cell(_word(cell), _TONES.get(_state(cell), "")),
         *names,
         report,
-        *(Cell(figure(number(found.get(name)))) for name, _ in _FIGURES),
+        *(Cell(_shown(found, name)) for name, _ in _FIGURES),
     ]
 
 

@@ -457,3 +457,14 @@ def test_plans_that_are_wrong_in_two_places_tell_both() -> None:
     with pytest.raises(BadInput) as caught:
         plan("version: 1\nengines: [{target: 3}]\nworkloads: [chat]\nrepeat: 0\n")
     assert [line.split(": ")[0] for line in str(caught.value).splitlines()] == ["p.yaml:2", "p.yaml:4"]
+
+
+def test_a_cell_shows_how_many_requests_met_the_slo() -> None:
+    cells = [
+        {"engine": "a", "workload": "chat", "load": "rate=2", "state": "valid", "figures": {"goodput_share": 0.163}},
+        {"engine": "a", "workload": "rag", "load": "rate=2", "state": "valid", "figures": {"output_tps": 7.0}},
+    ]
+    head, with_slo, without = table_text({"cells": cells}).splitlines()[-3:]
+    assert head.endswith("SLO met")
+    assert with_slo.endswith("16.3 %")
+    assert without.endswith("–")

@@ -206,7 +206,7 @@ def _sound(told: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_status(control: Control, path: str, status: int) -> None:
     if status in (401, 403):
-        key = "with the key that it was given; is it this server's, and is it whole?"
+        key = "with the key that it was given; see that --api-key-env names this server's, and that it is whole"
         missing = "without one; name the environment variable that holds its key with --api-key-env"
         raise TargetUnusable(f"{control.url} answers {status} to {path} {key if control.has_key else missing}")
     if 300 <= status < 400:
