@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from probing import probed
 
 from servemark.adapters.llamacpp import ADAPTER, CompletionDecoder, TimedChunkDecoder
 from servemark.harness.server.metric_names import SERVER_METRICS
@@ -29,10 +31,7 @@ def body(endpoint: Endpoint = "generate", **more: Any) -> dict[str, Any]:
     return decoded
 
 
-def probe(name: str, status: int, answer: object) -> dict[str, Any]:
-    probes = (*ADAPTER.probes(), *ADAPTER.model_probes("tiny"))
-    found = next(probe for probe in probes if probe.name == name)
-    return dict(found.parse(status, json.dumps(answer).encode()))
+probe = partial(probed, ADAPTER)
 
 
 def metrics(page: bytes) -> dict[str, float]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
+from probing import probed
 
 from servemark.adapters import sglang
 from servemark.adapters.sglang import ADAPTER
@@ -24,10 +26,7 @@ def body(*args: Any, **options: Any) -> dict[str, Any]:
     return decoded
 
 
-def probe(name: str, status: int, answer: object) -> dict[str, Any]:
-    found = next(probe for probe in ADAPTER.probes() if probe.name == name)
-    content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return dict(found.parse(status, content))
+probe = partial(probed, ADAPTER)
 
 
 def test_its_own_route_comes_first() -> None:

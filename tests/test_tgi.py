@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from probing import probed
 
 from servemark.adapters.tgi import ADAPTER
 from servemark.harness.errors import BadInput
@@ -39,9 +41,7 @@ def body(endpoint: Endpoint = "generate", tokens: int | None = 5, **options: Any
     return decoded
 
 
-def probe(name: str, status: int, answer: object) -> dict[str, Any]:
-    found = next(probe for probe in ADAPTER.probes() if probe.name == name)
-    return dict(found.parse(status, json.dumps(answer).encode()))
+probe = partial(probed, ADAPTER)
 
 
 def metrics(page: bytes) -> dict[str, float]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from probing import probed
 
 from servemark.adapters.trtllm import ADAPTER
 from servemark.adapters.trtllm_iterations import ITERATIONS
@@ -25,10 +27,7 @@ def body(prompt: str | tuple[int, ...] = "Hi", tokens: int | None = 5, **options
     return decoded
 
 
-def probe(name: str, status: int, answer: object) -> dict[str, Any]:
-    found = next(probe for probe in ADAPTER.probes() if probe.name == name)
-    content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return dict(found.parse(status, content))
+probe = partial(probed, ADAPTER)
 
 
 def test_a_chat_request_of_a_forced_length() -> None:

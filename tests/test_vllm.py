@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from probing import probed
 
 from servemark.adapters.vllm import ADAPTER, METRICS, VllmAdapter
 from servemark.harness.server.prometheus import parse_metrics
@@ -21,10 +23,7 @@ def body(prompt: str | tuple[int, ...] = "Hi", tokens: int | None = 5, **options
     return decoded
 
 
-def probe(name: str, status: int, answer: object) -> dict[str, Any]:
-    found = next(probe for probe in ADAPTER.probes() if probe.name == name)
-    content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return dict(found.parse(status, content))
+probe = partial(probed, ADAPTER)
 
 
 def test_a_chat_request_of_a_forced_length() -> None:

@@ -6,14 +6,12 @@ should hold is taken from the same request answered without streaming, never fro
 
 from __future__ import annotations
 
-import http.client
 import json
 import sys
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-HERE = Path(__file__).parent
+from capturing import ask, write
+
 CHAT = {"messages": [{"role": "user", "content": "Hello there"}]}
 IDS = {"prompt": [5, 6, 7, 8]}
 USAGE = {"stream_options": {"include_usage": True}}
@@ -76,36 +74,16 @@ ERRORS = {
 }
 
 
-def ask(address: str, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(address, timeout=60)
-    try:
-        headers = {"Content-Type": "application/json"}
-        connection.request(method, path, json.dumps(body) if body else None, headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
-
-
-def write(name: str, body: bytes, head: dict[str, Any], expect: dict[str, Any]) -> None:
-    """JSON's strings, numbers and lists of them are TOML's too."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in head.items()]
-    lines += ["", "[expect]", *(f"{key} = {json.dumps(value)}" for key, value in expect.items())]
-    (HERE / f"vllm-{name}.sse").write_bytes(body)
-    (HERE / f"vllm-{name}.toml").write_text("\n".join(lines) + "\n")
-
-
 def capture(url: str) -> None:
-    address = urlsplit(url).netloc
-    version = json.loads(ask(address, "GET", "/version")[1])["version"]
-    model = json.loads(ask(address, "GET", "/v1/models")[1])["data"][0]["id"]
+    version = json.loads(ask(url, "GET", "/version")[1])["version"]
+    model = json.loads(ask(url, "GET", "/v1/models")[1])["data"][0]["id"]
     head = {"adapters": ["vllm", "sim"], "about": f"Captured from vLLM {version}"}
     paths = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
     for name, (endpoint, body, case, tokens, first) in STREAMS.items():
         body = {"model": model} | GREEDY | body
-        status, stream = ask(address, "POST", paths[endpoint], body | {"stream": True})
+        status, stream = ask(url, "POST", paths[endpoint], body | {"stream": True})
         plain = {key: value for key, value in body.items() if key not in ("stream_options", "stream_interval")}
-        twin = json.loads(ask(address, "POST", paths[endpoint], plain)[1])
+        twin = json.loads(ask(url, "POST", paths[endpoint], plain)[1])
         usage = twin["usage"]
         expect: dict[str, Any] = {
             "chunk_tokens": tokens or [1] * usage["completion_tokens"],
@@ -118,11 +96,11 @@ def capture(url: str) -> None:
             expect |= counts | {"source": "usage"}
         elif "return_token_ids" in body:
             expect |= {"output_tokens": usage["completion_tokens"], "source": "events"}
-        write(name, stream, head | {"case": case, "endpoint": endpoint, "status": status}, expect)
+        write("vllm", name, stream, head | {"case": case, "endpoint": endpoint, "status": status}, expect)
     for name, (body, detail) in ERRORS.items():
-        status, answer = ask(address, "POST", paths["chat"], {"model": model} | GREEDY | body | {"stream": True})
+        status, answer = ask(url, "POST", paths["chat"], {"model": model} | GREEDY | body | {"stream": True})
         about = head | {"case": "error-before-stream", "endpoint": "chat", "status": status}
-        write(name, answer, about, {"error": "server_error", "error_detail": detail})
+        write("vllm", name, answer, about, {"error": "server_error", "error_detail": detail})
 
 
 if __name__ == "__main__":

@@ -7,14 +7,12 @@ streaming, never from our decoders.
 
 from __future__ import annotations
 
-import http.client
 import json
 import sys
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-HERE = Path(__file__).parent
+from capturing import HERE, ask, write
+
 PATHS = {"generate": "/completion", "chat": "/v1/chat/completions", "completions": "/v1/completions"}
 CHAT = {"messages": [{"role": "user", "content": "Hello there"}]}
 TEXT = {"prompt": "Hello there my friend"}
@@ -80,24 +78,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-def ask(address: str, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(address, timeout=60)
-    try:
-        connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
-
-
-def write(name: str, body: bytes, head: dict[str, Any], expect: dict[str, Any]) -> None:
-    """JSON's strings, numbers and lists of them are TOML's too."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in head.items()]
-    lines += ["", "[expect]", *(f"{key} = {json.dumps(value)}" for key, value in expect.items())]
-    (HERE / f"llamacpp-{name}.sse").write_bytes(body)
-    (HERE / f"llamacpp-{name}.toml").write_text("\n".join(lines) + "\n")
-
-
 def counted(endpoint: str, twin: dict[str, Any]) -> dict[str, Any]:
     """The counts and the end of an answer that was not streamed."""
     if endpoint == "generate":
@@ -111,14 +91,13 @@ def counted(endpoint: str, twin: dict[str, Any]) -> dict[str, Any]:
 
 
 def capture(url: str) -> None:
-    address = urlsplit(url).netloc
-    build = json.loads(ask(address, "GET", "/props")[1])["build_info"]
+    build = json.loads(ask(url, "GET", "/props")[1])["build_info"]
     about = f"Captured from llama.cpp's server (build {build})"
     for name, (endpoint, body, case, tokens, first, adapters) in STREAMS.items():
         # Twice: from then on the whole prompt is in the cache, for the stream too.
         plain = {key: value for key, value in body.items() if key != "stream_options"}
-        twin = [ask(address, "POST", PATHS[endpoint], plain)[1] for _ in range(2)][1]
-        status, stream = ask(address, "POST", PATHS[endpoint], body | {"stream": True})
+        twin = [ask(url, "POST", PATHS[endpoint], plain)[1] for _ in range(2)][1]
+        status, stream = ask(url, "POST", PATHS[endpoint], body | {"stream": True})
         counts = counted(endpoint, json.loads(twin))
         expect: dict[str, Any] = {
             "chunk_tokens": tokens or [1] * counts["output_tokens"],
@@ -130,13 +109,13 @@ def capture(url: str) -> None:
         else:
             expect |= counts | {"source": "usage"}
         head = {"adapters": adapters, "about": about, "case": case, "endpoint": endpoint, "status": status}
-        write(name, stream, head, expect)
+        write("llamacpp", name, stream, head, expect)
     for name, (endpoint, body, detail) in REFUSED.items():
-        status, answer = ask(address, "POST", PATHS[endpoint], body | {"stream": True})
+        status, answer = ask(url, "POST", PATHS[endpoint], body | {"stream": True})
         head = {"adapters": ["llamacpp"], "about": about, "case": "error-before-stream"}
         expect = {"error": "server_error", "error_detail": detail}
-        write(f"error-{name}", answer, head | {"endpoint": endpoint, "status": status}, expect)
-    (HERE / "llamacpp-metrics.txt").write_bytes(ask(address, "GET", "/metrics")[1])
+        write("llamacpp", f"error-{name}", answer, head | {"endpoint": endpoint, "status": status}, expect)
+    (HERE / "llamacpp-metrics.txt").write_bytes(ask(url, "GET", "/metrics")[1])
 
 
 if __name__ == "__main__":

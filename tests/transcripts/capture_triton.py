@@ -9,14 +9,14 @@ every fourth response holds two tokens (`sizes`), and the prompt of all of them 
 
 from __future__ import annotations
 
-import http.client
 import json
 import sys
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-HERE = Path(__file__).parent
+from capturing import HERE, ask, write
+
+HEAD = {"adapters": ["trtllm-triton"], "endpoint": "generate"}
 PROMPT = {"text_input": "Hello there"}
 PROMPT_TOKENS = 4
 FORCED = PROMPT | {"stream": True, "end_id": -1, "top_k": 1, "exclude_input_in_output": True}
@@ -53,25 +53,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-def ask(url: str, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
-    try:
-        connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
-
-
-def write(name: str, body: bytes, head: dict[str, Any], expect: dict[str, Any]) -> None:
-    """JSON's strings, numbers and lists of them are TOML's too."""
-    head = {"adapters": ["trtllm-triton"]} | head | {"endpoint": "generate"}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in head.items()]
-    lines += ["", "[expect]", *(f"{key} = {json.dumps(value)}" for key, value in expect.items())]
-    (HERE / f"triton-{name}.sse").write_bytes(body)
-    (HERE / f"triton-{name}.toml").write_text("\n".join(lines) + "\n")
-
-
 def came(tokens: int, counted: bool) -> dict[str, Any]:
     """What a stream of so many tokens holds."""
     chunks = sizes(tokens)
@@ -91,18 +72,19 @@ def capture(inflight: str, metrics: str, llmapi: str) -> None:
     urls = {"inflight": inflight, "llmapi": llmapi}
     version = json.loads(ask(inflight, "GET", "/v2")[1])["version"]
     about = f"Captured from Triton {version} with a stand-in for TensorRT-LLM's models"
+    head = HEAD | {"about": about}
     for name, (deployment, model, body, case, tokens, counted) in STREAMS.items():
         status, stream = ask(urls[deployment], "POST", f"/v2/models/{model}/generate_stream", body)
         expect = came(tokens, counted) | ({"finish_reason": "length"} if deployment == "llmapi" else {})
         ends = {"ends_with": "connection"}
-        write(name, stream, {"about": about, "case": case, "status": status} | ends, expect)
+        write("triton", name, stream, head | {"case": case, "status": status} | ends, expect)
     status, stream = ask(inflight, "POST", "/v2/models/ensemble/generate_stream", FAILING)
     expect = came(3, True) | {"error": "server_error", "error_detail": "the engine failed"}
-    write("error-in-stream", stream, {"about": about, "case": "error-in-stream", "status": status}, expect)
+    write("triton", "error-in-stream", stream, head | {"case": "error-in-stream", "status": status}, expect)
     for name, (model, body, detail) in REFUSED.items():
         status, answer = ask(inflight, "POST", f"/v2/models/{model}/generate_stream", body)
         expect = {"error": "server_error", "error_detail": detail}
-        write(f"error-{name}", answer, {"about": about, "case": "error-before-stream", "status": status}, expect)
+        write("triton", f"error-{name}", answer, head | {"case": "error-before-stream", "status": status}, expect)
     for name, (url, model) in {"ensemble": (inflight, "ensemble"), "llmapi": (llmapi, "tensorrt_llm")}.items():
         config = json.loads(ask(url, "GET", f"/v2/models/{model}/config")[1])
         config.pop("parameters", None)  # the stand-in's own
