@@ -218,9 +218,10 @@ class CompletionDecoder:
     Each event tells how many tokens the answer has by now; an older server's tells its tokens' ids only.
     """
 
-    __slots__ = ("_counted", "_error", "_gap", "_last")
+    __slots__ = ("_counted", "_error", "_gap", "_last", "answer")
 
     def __init__(self) -> None:
+        self.answer: list[str] | None = None
         self._counted = 0
         self._gap = False
         """Tokens came whose number is unknown."""

@@ -110,9 +110,10 @@ class ChunkDecoder:
     unknown: a chunk is never assumed to be one token. Usage is cumulative per choice, as vLLM gives it.
     """
 
-    __slots__ = ("_answered", "_counted", "_done", "_error", "_finish", "_gap", "_id", "_reasoned", "_usage")
+    __slots__ = ("_answered", "_counted", "_done", "_error", "_finish", "_gap", "_id", "_reasoned", "_usage", "answer")
 
     def __init__(self) -> None:
+        self.answer: list[str] | None = None
         self._id: str | None = None
         self._usage: _Counts | None = None
         self._counted: dict[int, int] = {}

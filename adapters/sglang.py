@@ -250,9 +250,10 @@ class GenerateDecoder:
     Errors come under status 200 as events, and [DONE] comes after them too.
     """
 
-    __slots__ = ("_done", "_error", "_meta")
+    __slots__ = ("_done", "_error", "_meta", "answer")
 
     def __init__(self) -> None:
+        self.answer: list[str] | None = None
         self._meta: _Meta | None = None
         self._error: str | None = None
         self._done = False

@@ -234,9 +234,10 @@ class TokenDecoder:
     Errors come under status 200, as events.
     """
 
-    __slots__ = ("_details", "_ended", "_error", "_tokens")
+    __slots__ = ("_details", "_ended", "_error", "_tokens", "answer")
 
     def __init__(self) -> None:
+        self.answer: list[str] | None = None
         self._tokens = 0
         self._details = _Details()
         self._ended = False

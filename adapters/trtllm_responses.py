@@ -33,9 +33,10 @@ class ResponseDecoder:
     one for each response that brings text.
     """
 
-    __slots__ = ("_counted", "_error", "_finish", "_prompt", "_text", "_uncounted")
+    __slots__ = ("_counted", "_error", "_finish", "_prompt", "_text", "_uncounted", "answer")
 
     def __init__(self) -> None:
+        self.answer: list[str] | None = None
         self._text = _Growth()
         self._counted = 0
         self._uncounted = 0

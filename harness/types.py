@@ -29,7 +29,18 @@ ErrorKind = Literal[
     "incomplete",  # the stream ended without its end marker
     "empty",  # a clean stream that held no token
     "abandoned",  # still in flight when the drain limit came, or the run was stopped
+    "gave_up",  # the client hung up after its wait, as the workload asks; no failure of the server's
 ]
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation."""
+
+    role: Role
+    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +57,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One planned request before any server's dialect. `prompt` is text or token ids; lengths are in tokens."""
+    """One planned request before any server's dialect. `prompt` is text or token ids; lengths are in tokens.
+
+    Of a conversation `prompt` is the newest message, `history` those before it, answers of the server's included.
+    """
 
     index: int
     prompt: str | tuple[int, ...]
@@ -57,6 +71,26 @@ class Request:
     turn: int = 0
     prefixes: tuple[tuple[str, int], ...] = ()
     """Beginnings that other prompts of the run have too: a name for each, and how many tokens from the first on."""
+    history: tuple[Message, ...] = ()
+    role: Role = "user"
+    """Whose message `prompt` is: the user's, or the result of a tool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server answered to a turn: its text, reasoning left out, and what it counted (None: not told)."""
+
+    text: str
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The next request of a session, and how long the user thinks before it."""
+
+    request: Request
+    think_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +140,9 @@ class Outcome:
 
 class Decoder(Protocol):
     """Reads one stream. Made anew for each response, because cumulative counts and clean endings need state."""
+
+    answer: list[str] | None
+    """Where somebody puts a list, the answer's text (no reasoning) is added to it piece by piece; None at first."""
 
     def feed(self, event: bytes) -> Delta:
         """The payload of one event (the text after `data:`). Raises ValueError for bytes that are not its dialect."""

@@ -69,7 +69,7 @@ class _Fitted:
     notes: tuple[str, ...]
 
 
-class _Prepared:
+class _Prepared(Prepared):
     def __init__(self, params: Azure, given: Given) -> None:
         # Joining an absolute path gives that path.
         path = given.folder / Path(params.path).expanduser()

@@ -36,11 +36,7 @@ class Synthetic(PromptSource):
         return (prepared.request(index) for index in range(self.distinct or 0))
 
 
-class _Prepared:
-    size: int | None = None
-    data_digest: str | None = None
-    notes: tuple[str, ...] = ()
-
+class _Prepared(Prepared):
     def __init__(self, params: Synthetic, given: Given) -> None:
         self._input: Lengths = params.input_tokens
         self._output: Lengths = params.output_tokens
@@ -62,6 +58,3 @@ class _Prepared:
 
     def request(self, index: int) -> Request:
         return self._maker.request(index, self._content(index), *self.lengths(index))
-
-    def offset_ns(self, index: int) -> int:
-        raise NotImplementedError("synthetic prompts have no recorded times")

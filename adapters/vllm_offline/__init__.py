@@ -105,6 +105,7 @@ class AnswerDecoder:
     """Reads the one line that a request of the batch gets."""
 
     def __init__(self) -> None:
+        self.answer: list[str] | None = None
         self._line: _Line | None = None
         self._error: str | None = None
 

@@ -1,6 +1,6 @@
 """What the coordinating process and a worker process tell each other, and how it is framed on their socket pair.
 
-    coordinator -> worker    Plan, Job..., EndOfJobs, Begin, Stop
+    coordinator -> worker    Plan, Job..., SessionOver..., EndOfJobs, Begin, Stop
     worker -> coordinator    Ready, Taken..., Started, Finished..., Status..., Report
 
 Each message is one MessagePack map with its type's name, after its length in four bytes. A plan holds no credentials:
@@ -69,7 +69,7 @@ class Plan(msgspec.Struct, frozen=True, tag=True):
 
 
 class Job(msgspec.Struct, frozen=True, tag=True):
-    """One encoded request; `offset_ns` None in a closed loop.
+    """One encoded request; `offset_ns` None in a closed loop, and in a later turn of a session, which has `due_ns`.
 
     `payload` is the whole HTTP message. Where there are several addresses it is the body, and `heads` holds what
     comes before it for each of them: the worker chooses when it sends.
@@ -84,6 +84,12 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     turn: int = 0
     asked_prompt_tokens: int | None = None
     asked_output_tokens: int | None = None
+    due_ns: int | None = None
+    """Of a later turn: when it is intended, on the monotonic clock."""
+    more: bool = False
+    """Another turn follows the answer; the coordinator sends it, or says that the session is over."""
+    give_up_ns: int | None = None
+    """The client hangs up so long after the intended time."""
 
     def message(self, place: int) -> bytes:
         """The whole HTTP message for the address at this place."""
@@ -92,6 +98,12 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     @property
     def size(self) -> int:
         return len(self.payload) + sum(map(len, self.heads))
+
+
+class SessionOver(msgspec.Struct, frozen=True, tag=True):
+    """No turn follows the last answer of this session."""
+
+    session_id: str
 
 
 class EndOfJobs(msgspec.Struct, frozen=True, tag=True):
@@ -136,14 +148,17 @@ class Status(msgspec.Struct, frozen=True, tag=True):
 
 
 class Finished(msgspec.Struct, frozen=True, tag=True):
+    """`answer` is the text of a turn that another one follows."""
+
     record: Record
+    answer: str | None = None
 
 
 class Report(msgspec.Struct, frozen=True, tag=True):
     report: WorkerReport
 
 
-ToWorker = Plan | Job | EndOfJobs | Begin | Stop
+ToWorker = Plan | Job | SessionOver | EndOfJobs | Begin | Stop
 ToCoordinator = Ready | Taken | Started | Status | Finished | Report
 
 _encoder = msgspec.msgpack.Encoder()

@@ -101,16 +101,16 @@ class Sharing:
         self._template: Prefixes = (("template", template_tokens),)
         self._warmed: dict[str, list[Prefixes]] = {}
         self._contents = array("Q")
-        self._declared: dict[int, Prefixes] = {}
+        self._declared = _Compact()
 
     def note(self, content: bytes, declared: Prefixes = ()) -> None:
         """The next planned prompt, by its digest; `declared` are beginnings that its source shares between prompts."""
-        if declared:
-            self._declared[len(self._contents)] = declared
+        self._declared.append(declared)
         self._contents.append(_short(content))
 
     def note_warmed(self, url: str, content: bytes, declared: Prefixes = ()) -> None:
-        self._warmed.setdefault(url, []).append(self._prefixes(_short(content), declared))
+        named = tuple((_name(name), tokens) for name, tokens in declared)
+        self._warmed.setdefault(url, []).append(self._prefixes(_short(content), named))
 
     def held(self, url: str) -> Iterator[Prefixes]:
         """What the cache at an address has from before the run."""
@@ -121,10 +121,34 @@ class Sharing:
         """Of planned request `index`; one that was never noted is like no other."""
         if not 0 <= index < len(self._contents):
             return self._prefixes(("request", index), ())
-        return self._prefixes(self._contents[index], self._declared.get(index, ()))
+        return self._prefixes(self._contents[index], self._declared[index])
 
     def _prefixes(self, content: Hashable, declared: Prefixes) -> Prefixes:
         return (*self._template, *declared, (("content", content), WHOLE))
+
+
+class _Compact:
+    """The declared beginnings of planned prompts, in 12 bytes each: a trace may have millions of them.
+
+    Names are told by 64 bits of a digest, as prompts are.
+    """
+
+    def __init__(self) -> None:
+        self._names, self._tokens, self._ends = array("Q"), array("I"), array("Q")
+
+    def append(self, declared: Prefixes) -> None:
+        for name, tokens in declared:
+            self._names.append(_name(name))
+            self._tokens.append(min(tokens, 2**32 - 1))
+        self._ends.append(len(self._names))
+
+    def __getitem__(self, index: int) -> Prefixes:
+        own = slice(self._ends[index - 1] if index else 0, self._ends[index])
+        return tuple(zip(self._names[own], self._tokens[own], strict=True))
+
+
+def _name(name: Hashable) -> int:
+    return _short(sha256(repr(name).encode()).digest())
 
 
 def _short(content: bytes) -> int:

@@ -123,7 +123,8 @@ class Schedule:
         self.planned_in_window += phase == "measured"
         prompt, asked = request.prompt, request.asked_prompt_tokens
         if asked is not None and asked <= self.vocabulary.fixed_tokens:
-            self.raised_prompts += self.source.lengths(request.index)[0] < asked
+            wanted, _ = self.source.lengths(request.index)
+            self.raised_prompts += wanted is not None and wanted < asked
         content = content_of(prompt)
         self.sharing.note(content, request.prefixes)
         self._hash.update(

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from servemark.harness.errors import BadInput
 from servemark.harness.plan.cache_salt import salt_text, salted
 from servemark.harness.plan.strict import Strict
-from servemark.harness.plan.vocabulary import Composer, Vocabulary
+from servemark.harness.plan.vocabulary import Composer, Segment, Vocabulary
 from servemark.harness.registry import Registry
-from servemark.harness.types import Request
+from servemark.harness.types import Answer, Request, Turn
 
 ENTRY_POINTS = "servemark.sources"
 PACKAGED = "servemark.workloads"
@@ -49,25 +49,40 @@ class Given:
     folder: Path
 
 
-class Prepared(Protocol):
-    """A source that has read its data. Everything it says of request i is a pure function of i."""
+class Prepared:
+    """A source that has read its data; inherit it for the defaults. All that it says of item i is a pure function of i.
 
-    size: int | None
-    """How many requests it has; None: endless."""
-    data_digest: str | None
+    An item is a request, or a session: a conversation whose later turns hold the server's real answers.
+    """
+
+    size: int | None = None
+    """How many items it has; None: endless."""
+    data_digest: str | None = None
     """SHA-256 of the data file."""
-    notes: tuple[str, ...]
-    """What was changed of the data, for the result."""
-    most_tokens: int | None
+    notes: tuple[str, ...] = ()
+    """How what is sent differs from the data, for the result."""
+    most_tokens: int | None = None
     """No request asks for more input and output tokens together; None: not known."""
 
-    def lengths(self, index: int) -> tuple[int, int]:
-        """Input and output tokens as asked, before the least that a prompt can have."""
+    def lengths(self, index: int) -> tuple[int | None, int | None]:
+        """Input and output tokens as asked of the first request, before the least that a prompt can have."""
+        raise NotImplementedError
 
-    def request(self, index: int) -> Request: ...
+    def request(self, index: int) -> Request:
+        """The item's first, or only, request."""
+        raise NotImplementedError
 
     def offset_ns(self, index: int) -> int:
-        """When request i was recorded, from the start of the slice; ascending."""
+        """When item i was recorded, from the start of the slice; ascending."""
+        raise NotImplementedError("this source has no recorded times")
+
+    def turns(self, index: int) -> int:
+        """How many requests item i makes, one after the answer to the other, if every one is answered."""
+        return 1
+
+    def next_turn(self, index: int, before: Request, answer: Answer) -> Turn | None:
+        """What follows the answer to `before`; None ends the session early."""
+        return None
 
 
 class PromptSource(Strict):
@@ -75,7 +90,7 @@ class PromptSource(Strict):
 
     finite: ClassVar[bool] = False
     timed: ClassVar[bool] = False
-    """Whether requests have recorded times, for `arrivals: trace`."""
+    """Whether items have recorded times, for `arrivals: trace`."""
 
     source: str
     tokens: Literal["text", "ids"] = Field(
@@ -112,14 +127,31 @@ class PromptMaker:
 
     def request(self, index: int, content: int, input_tokens: int, output_tokens: int) -> Request:
         """Request `index`; equal `content` and lengths make equal prompts."""
-        asked = max(self.least, input_tokens)
-        compose = self._composer.ids if self._as_ids else self._composer.text
-        return Request(index, compose(self._seed, content, asked), asked, output_tokens)
+        return self.of_segments(index, (Segment(content, max(self.least, input_tokens)),), output_tokens)
 
-    def of_text(self, index: int, text: str, input_tokens: int, output_tokens: int) -> Request:
-        """A text of the source's own, which is counted as `input_tokens`; a salt stands in front and is counted too."""
+    def of_segments(
+        self,
+        index: int,
+        segments: Sequence[Segment],
+        output_tokens: int | None,
+        prefixes: tuple[tuple[str, int], ...] = (),
+    ) -> Request:
+        """Request `index`, whose prompt starts like all others that have the same first segments.
+
+        `prefixes` are the beginnings that the source shares between prompts, for the cache's arithmetic.
+        """
+        asked = max(self.least, sum(part.tokens for part in segments))
+        compose = self._composer.ids_of_segments if self._as_ids else self._composer.of_segments
+        return Request(index, compose(self._seed, segments), asked, output_tokens, prefixes=prefixes)
+
+    def message(self, content: int, tokens: int, stream: bytes = b"messages") -> str:
+        """The text of a message of a conversation: `tokens` by itself, without what a template adds."""
+        return self._composer.message(self._seed, Segment(content, tokens, stream))
+
+    def of_text(self, index: int, text: str, input_tokens: int | None, output_tokens: int | None) -> Request:
+        """A text of the source's own, which is counted as `input_tokens` (None: not known); a salt stands in front."""
         front, tokens = self._front
-        return Request(index, front + text, input_tokens + tokens, output_tokens)
+        return Request(index, front + text, None if input_tokens is None else input_tokens + tokens, output_tokens)
 
     def check_least(self, key: str, most_input_tokens: int | None) -> None:
         """Refuses lengths that no prompt of this vocabulary can have. Raises BadInput."""
