@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from servemark.harness.figures.frame import Frame, Window
+from servemark.harness.figures.groups import groups
 from servemark.harness.figures.objectives import weigh
 from servemark.harness.figures.slo import Slo
-from servemark.harness.figures.summary import groups, summarize
+from servemark.harness.figures.summary import summarize
 from servemark.harness.figures.view import Origin
 from servemark.harness.types import ServerSample
 from servemark.harness.verdict.validity import Evidence, judge

@@ -14,7 +14,8 @@ from servemark.harness.figures import chunks
 from servemark.harness.figures.frame import Frame, Window
 from servemark.harness.figures.metrics import METRICS, errors, view_of
 from servemark.harness.figures.slo import parse_slo
-from servemark.harness.figures.summary import groups, summarize
+from servemark.harness.figures.groups import by_input_length, groups
+from servemark.harness.figures.summary import summarize
 from servemark.harness.types import Record
 from tests.frames import answer, at, failed, frame
 
@@ -310,12 +311,22 @@ def test_autocorrelation_is_told() -> None:
 def test_groups_part_the_run() -> None:
     built = mixed()
     found = groups(built, slo=parse_slo("ttft=200ms"))
-    assert [each["by"] for each in found] == [{"class": "a"}, {"class": "b"}, {"turn": 0}, {"turn": 1}, {"turn": 2}]
+    by = [each["by"] for each in found if "input_tokens_up_to" not in each["by"]]
+    assert by == [{"class": "a"}, {"class": "b"}, {"turn": 0}, {"turn": 1}, {"turn": 2}]
     whole = summarize(built)
     parts = [each["metrics"] for each in found if "class" in each["by"]]
     assert sum(part["ttft"]["n"] for part in parts) == whole["ttft"]["n"]
     for name in ("output_tps", "output_tps_run", "rps", "offered_rps"):
         assert sum(part[name]["value"] for part in parts) == pytest.approx(whole[name]["value"]), name
+
+
+@given(st.lists(st.integers(1, 100_000), min_size=2, max_size=40))
+def test_prompts_are_grouped_by_powers_of_two(lengths: list[int]) -> None:
+    built = frame(*(answer(i, i, prompt_tokens=tokens) for i, tokens in enumerate(lengths)))
+    labels = by_input_length(built)
+    assert all(
+        label >= tokens > label // 2 or tokens == label == 1 for label, tokens in zip(labels, lengths, strict=True)
+    )
 
 
 def test_one_class_makes_no_group() -> None:

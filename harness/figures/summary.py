@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +16,6 @@ from servemark.harness.figures.view import Metric, Origin, Scalar, View, view_of
 
 if TYPE_CHECKING:
     from servemark.harness.figures.slo import Slo
-
-
-GROUP_COLUMNS = {"class": "class_", "url": "url", "turn": "turn"}
-MAX_GROUPS = 32
 
 
 def summarize(
@@ -61,34 +57,6 @@ def describe(metric: Metric, view: View, seed: int = 0) -> dict[str, Any]:
     else:
         entry |= _per_request(metric, view)
     return entry
-
-
-def groups(
-    frame: Frame,
-    window: Window | None = None,
-    slo: Slo | None = None,
-    *,
-    origin: Origin = "intended",
-    names: Sequence[str] | None = None,
-) -> list[dict[str, Any]]:
-    """`[{by: {class: "rag"}, metrics}]` for each class, URL and turn, where there is more than one of them.
-
-    Rates are the group's own part, over the window of the whole run. At most 32 groups a kind, the largest.
-    """
-    window, whole = window or frame.steady_window(), frame.whole_window()
-    found = []
-    for name, column in GROUP_COLUMNS.items():
-        values = frame[column]
-        sizes: dict[Any, int] = {}
-        for value in values[frame.measured].tolist():
-            sizes[value] = sizes.get(value, 0) + 1
-        if len(sizes) < 2:
-            continue
-        for value in sorted(sorted(sizes, key=lambda each: -sizes[each])[:MAX_GROUPS]):
-            part = frame.take(np.asarray(values == value, dtype=np.bool_))
-            metrics = summarize(part, window, slo, whole=whole, origin=origin, names=names)
-            found.append({"by": {name: value}, "metrics": metrics})
-    return found
 
 
 def samples(metric: Metric, view: View) -> Floats:
