@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from servemark.dashboards.asked import load_facts
 from servemark.dashboards.panels import PANELS, Cell, Data, Facts, Note, Panel, Part, Table, Verbatim
 from servemark.dashboards.words import figure, name_of, of_unit, share
 from servemark.results.schema import items, number, part, text
@@ -64,7 +65,7 @@ def groups(data: Data) -> Panel | None:
 @PANELS.register("workload")
 def workload(data: Data) -> Panel:
     found, schedule = part(data.run, "workload"), part(data.run, "schedule")
-    facts = _facts(
+    facts = load_facts(data.run) + _facts(
         {"file": found.get("path"), **_flat("override", part(found, "overrides")), **_flat("schedule", schedule)}
     )
     parts: list[Part] = [Facts(facts)] if facts else []

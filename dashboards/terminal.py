@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from servemark.dashboards import sides
+from servemark.dashboards.asked import load_facts
 from servemark.dashboards.facts import (
     LATENCIES,
     Check,
@@ -57,6 +58,7 @@ def _blocks(run: Mapping[str, Any], folder: Path | None) -> Iterator[RenderableT
     yield _headline(run)
     yield from _verdict(run)
     for title, block in (
+        ("Load", _pairs(load_facts(run))),
         (_latency_title(run), _latencies(run)),
         ("Throughput", _throughput(run)),
         ("Service level", _service_level(run)),
@@ -212,7 +214,9 @@ def _requests(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     count = {name: number(summary.get(name)) for name in ("requests", "requests_ok", "requests_failed")}
     found = []
     if count["requests"] is not None:
-        found.append(("sent", f"{count['requests']:,.0f}"))
+        counted = number(summary.get("requests_measured"))
+        beside = "" if counted in (None, count["requests"]) else f", of which {counted:,.0f} count"
+        found.append(("sent", f"{count['requests']:,.0f}{beside}"))
     if count["requests_ok"] is not None:
         found.append(("ok", f"{count['requests_ok']:,.0f}"))
     if count["requests_failed"] is not None:
