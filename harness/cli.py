@@ -174,10 +174,11 @@ def check(**given: Any) -> int:
 
 
 @bench.command()
-@click.argument("run_folder", metavar="RUN")
+@click.argument("run_folder", metavar="[RUN]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print run.json instead of the summary.")
-def show(run_folder: str, as_json: bool) -> int:
-    """Print the summary of a saved run; one that was killed is read as far as it got."""
+def show(run_folder: str | None, as_json: bool) -> int:
+    """Print the summary of a saved run, the newest in ./runs if none is named; one that was killed is read as far as
+    it got."""
     from servemark.results.saved import open_run
 
     saved = open_run(run_folder)
@@ -189,10 +190,10 @@ def show(run_folder: str, as_json: bool) -> int:
 
 
 @bench.command()
-@click.argument("run_folder", metavar="RUN")
+@click.argument("run_folder", metavar="[RUN]", required=False)
 @click.option("--out", type=Path, metavar="FILE", help="Where to write it.  [default: report.html in the run]")
-def report(run_folder: str, out: Path | None) -> int:
-    """Write the HTML page of a saved run."""
+def report(run_folder: str | None, out: Path | None) -> int:
+    """Write the HTML page of a saved run, the newest in ./runs if none is named."""
     from servemark.dashboards.page import write_page
     from servemark.results.saved import open_run
     from servemark.results.schema import PAGE

@@ -5,18 +5,29 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from servemark.harness.errors import ResultUnusable
 from servemark.harness.figures.slo import parse_slo
 from servemark.results.recover import LoadedRun, load
-from servemark.results.schema import part
+from servemark.results.schema import PARTIAL, RUN_JSON, part
+
+RUNS = Path("runs")
 
 
-def open_run(name: str) -> LoadedRun:
-    """`name` is a run's folder, or its id under ./runs. Raises ResultUnusable."""
-    folder = Path(name)
-    if not folder.exists() and (Path("runs") / name).is_dir():
-        folder = Path("runs") / name
+def open_run(name: str | None = None) -> LoadedRun:
+    """`name` is a run's folder, or its id under ./runs; without it the newest one there. Raises ResultUnusable."""
+    folder = _newest() if name is None else Path(name)
+    if not folder.exists() and (RUNS / folder).is_dir():
+        folder = RUNS / folder
     saved = load(folder)
     return saved if saved.finished else _worked_out(saved)
+
+
+def _newest() -> Path:
+    """By when it was written, or begun where it is not whole."""
+    files = [path for name in (RUN_JSON, PARTIAL) for path in RUNS.glob(f"*/{name}")]
+    if not files:
+        raise ResultUnusable(f"there is no run in {RUNS.resolve()}; name a run's folder, or make one with `bench run`")
+    return max(files, key=lambda path: path.stat().st_mtime_ns).parent
 
 
 def _worked_out(saved: LoadedRun) -> LoadedRun:

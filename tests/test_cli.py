@@ -409,6 +409,21 @@ def test_show_and_report_by_folder_by_id_and_by_file(server: LocalServer) -> Non
     assert Path("page.html").read_text() == (folder / "report.html").read_text()
 
 
+def test_without_a_name_the_newest_run_is_shown(server: LocalServer) -> None:
+    for name in ("old", "new"):
+        run(server, *QUICK, "--quiet", "--out", f"runs/{name}")
+    assert bench("show") == bench("show", "runs/new")
+    os.utime("runs/new/run.json", (1, 1))
+    assert bench("show") == bench("show", "runs/old")
+
+
+@pytest.mark.parametrize("command", ["show", "report"])
+def test_without_a_run_there_is_nothing_to_show(command: str) -> None:
+    said = bench(command)
+    assert said.code == 2
+    assert said.err.startswith("bench: there is no run in")
+
+
 @pytest.mark.parametrize("command", ["show", "report"])
 def test_what_is_no_run_is_a_sentence(command: str) -> None:
     Path("empty").mkdir()

@@ -157,7 +157,8 @@ def overloaded(evidence: Evidence) -> Finding:
         f"Requests in flight grew from {flying.early:.0f} to {flying.late:.0f} and waiting times with them: "
         "latencies here tell how long the run was, not how fast the server is."
     )
-    remedy = "Lower --rate; or claim the throughput alone, with --allow overloaded."
+    cap = f", or raise the cap of {evidence.cap} in flight, which holds requests back" if evidence.cap else ""
+    remedy = f"Lower --rate{cap}; or claim the throughput alone, with --allow overloaded."
     return invalid(message, remedy, growth, least)
 
 
