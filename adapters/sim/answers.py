@@ -53,11 +53,12 @@ class Answers:
     def plan(self, prompt: Sequence[int], min_tokens: int, extra_seed: int = 0) -> tuple[int, int]:
         """Where the answer to this prompt starts in the cycle, and at which length it ends with EOS.
 
-        Lengths are geometric: every token from `min_tokens` on ends the answer with probability 1 / mean.
+        Lengths are geometric: every token from `min_tokens` on ends the answer with probability 1 / mean. One word is
+        said at least, so the second token is the first that can end it.
         """
         draw = random.Random(hash((self._seed, extra_seed, tuple(prompt))))  # noqa: S311
         start = draw.randrange(CYCLE)
         if self._mean_tokens <= 1:
-            return start, min_tokens + 1
+            return start, max(2, min_tokens + 1)
         tokens = math.log(1 - draw.random()) / math.log1p(-1 / self._mean_tokens)
-        return start, min_tokens + max(1, math.ceil(tokens))
+        return start, max(2, min_tokens + max(1, math.ceil(tokens)))
