@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from servemark.harness.errors import BadInput
 from servemark.harness.server.metric_names import SERVER_METRICS
 from servemark.harness.server.prometheus import parse_metrics
 from servemark.harness.types import (
@@ -16,10 +17,12 @@ from servemark.harness.types import (
     Framing,
     HttpRequest,
     Launcher,
+    Message,
     MetricsReader,
     MetricsSource,
     Probe,
     Promises,
+    Request,
     ServerFacts,
     Signature,
     Tokenization,
@@ -90,6 +93,22 @@ def prometheus(
         return read
 
     return MetricsSource(path, reader, port, notes=notes or {})
+
+
+def text_of(request: Request) -> str | tuple[int, ...]:
+    """The prompt for a route that takes no messages: a conversation becomes one text. BadInput for ids after messages.
+
+    An answer follows on its prompt without a gap, as it was generated: so each turn begins with the whole of the one
+    before it, its answer included, and a prefix cache finds them.
+    """
+    if not request.history:
+        return request.prompt
+    if not isinstance(request.prompt, str):
+        raise BadInput("token ids cannot follow on messages of text; set prompts.tokens to text")
+    first, *later = (*request.history, Message(request.role, request.prompt))
+    return first.content + "".join(
+        each.content if each.role == "assistant" else f"\n\n{each.content}" for each in later
+    )
 
 
 def post_json(path: str, body: Mapping[str, Any]) -> HttpRequest:

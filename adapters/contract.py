@@ -18,6 +18,7 @@ A transcript is the raw body of a response (`NAME.sse`, or `NAME.ndjson`) and `N
     chunk_tokens = [1, 1, "?"]    # tokens of each event that carries any; "?": the server does not say
     first_token_event = 1         # by number, from 0
     first_answer_event = 1
+    answer = "Hi!"                # the text of a success that holds any, reasoning left out
     finish_reason = "length"
     prompt_tokens = 9             # output_tokens, reasoning_tokens, cached_tokens likewise
     source = "usage"              # who counted
@@ -37,7 +38,7 @@ from typing import Any
 
 from servemark.harness.errors import BadInput
 from servemark.harness.load.sse import parser_for
-from servemark.harness.types import Adapter, Decoder, Delta, HttpRequest, Options, Request, ServerFacts
+from servemark.harness.types import Adapter, Decoder, Delta, HttpRequest, Message, Options, Request, ServerFacts
 
 EVERY_SERVER = frozenset({"success", "error-before-stream", "error-in-stream", "cut", "empty", "multi-token"})
 CHAT_SERVERS = frozenset({"role-only", "reasoning", "usage-at-end", "usage-absent"})
@@ -131,6 +132,19 @@ def the_outcome(adapter: Adapter, transcript: Transcript) -> None:
         _same("server_request_id", outcome.server_request_id, expect["server_request_id"])
 
 
+def the_text_of_a_success(adapter: Adapter, transcript: Transcript) -> None:
+    """It is what a conversation's history holds; nobody asks for it where no turn follows."""
+    if transcript.expect.get("error"):
+        return
+    decoder, silent = (adapter.decoder(transcript.story["endpoint"]) for _ in range(2))
+    decoder.answer = []
+    for event in _events(adapter, [transcript.body]):
+        assert decoder.feed(event) == silent.feed(event), "what an event carries depends on whether its text is wanted"
+    assert decoder.finish(True) == silent.finish(True), "the outcome depends on whether the text is wanted"
+    _same("answer", "".join(decoder.answer), transcript.expect.get("answer", ""))
+    _same("the text that nobody asked for", silent.answer, None)
+
+
 def a_part_of_a_success_is_incomplete(adapter: Adapter, transcript: Transcript) -> None:
     """Every proper part of a good stream, up to the event that ends it, where the connection breaks after it."""
     if transcript.expect.get("error"):
@@ -177,6 +191,7 @@ OF_A_STREAM = (
     tokens_of_each_event,
     a_delta_claims_only_what_it_carries,
     the_outcome,
+    the_text_of_a_success,
     a_part_of_a_success_is_incomplete,
     any_split_gives_the_same_events,
     line_ends_and_comments_change_nothing,
@@ -244,6 +259,39 @@ def encoding_is_pure_json_and_extra_fields_win(adapter: Adapter) -> None:
         assert 17 in list(_values(body)), f"the asked output length is nowhere in {body}"
 
 
+def a_conversation_is_sent_whole_and_each_turn_begins_with_the_last(adapter: Adapter) -> None:
+    """Every message in order; where they are one text, the last turn's with its answer is its beginning."""
+    history = (Message("system", "Be brief."), Message("user", "One?"), Message("assistant", "First answer."))
+    request = Request(2, "Two?", None, 7, history=history)
+    for endpoint in adapter.endpoints:
+        options = Options(model="m", endpoint=endpoint)
+        texts = [text for text in _values(json.loads(adapter.encode(request, options).body)) if isinstance(text, str)]
+        whole = "\n".join(texts)
+        places = [whole.find(said) for said in ("Be brief.", "One?", "First answer.", "Two?")]
+        assert -1 not in places, f"not all of the conversation is in {texts}"
+        _same("the order of the messages", places, sorted(places))
+        if any("One?" in text and "Two?" in text for text in texts):
+            before = Request(1, "One?", None, 7, history=history[:1])
+            earlier = list(_values(json.loads(adapter.encode(before, options).body)))
+            begun = [f"{text}First answer." for text in earlier if isinstance(text, str) and "One?" in text]
+            assert any(text.startswith(begun[0]) for text in texts), f"{begun[0]!r} begins none of {texts}"
+
+
+def the_result_of_a_tool_answers_a_call(adapter: Adapter) -> None:
+    if "chat" not in adapter.endpoints:
+        return
+    history = (Message("user", "Look."), Message("assistant", "I look."), Message("tool", "a"))
+    request = Request(2, "b", None, 7, history=history, role="tool")
+    http = adapter.encode(request, Options(model="m", endpoint="chat"))
+    assert http == adapter.encode(request, Options(model="m", endpoint="chat"))
+    said = json.loads(http.body)["messages"]
+    _same("roles", [each["role"] for each in said], ["user", "assistant", "tool", "tool"])
+    _same("what the assistant said", said[1]["content"], "I look.")
+    calls = [each["id"] for each in said[1]["tool_calls"]]
+    _same("the calls that are answered", [each["tool_call_id"] for each in said[2:]], calls)
+    assert len(set(calls)) == len(calls)
+
+
 def token_ids_go_where_they_are_promised(adapter: Adapter) -> None:
     request = Request(index=0, prompt=(5, 6, 7), asked_prompt_tokens=3, asked_output_tokens=2)
     for endpoint in adapter.endpoints:
@@ -251,12 +299,16 @@ def token_ids_go_where_they_are_promised(adapter: Adapter) -> None:
             assert b"[5,6,7]" in adapter.encode(request, Options(model="m", endpoint=endpoint)).body
         else:
             assert isinstance(_refused(adapter, request, Options(model="m", endpoint=endpoint)), BadInput)
+        after = Request(0, (5, 6, 7), 3, 2, history=(Message("user", "One?"), Message("assistant", "Yes.")))
+        assert isinstance(_refused(adapter, after, Options(model="m", endpoint=endpoint)), BadInput)
 
 
 OF_THE_ADAPTER = (
     it_says_what_it_is,
     probes_ask_and_send_no_load,
     encoding_is_pure_json_and_extra_fields_win,
+    a_conversation_is_sent_whole_and_each_turn_begins_with_the_last,
+    the_result_of_a_tool_answers_a_call,
     token_ids_go_where_they_are_promised,
 )
 

@@ -22,6 +22,7 @@ from servemark.adapters.base import (
     model_list,
     owned_by,
     post_json,
+    text_of,
     token_ids,
 )
 from servemark.adapters.openai_chunks import Chunk, ChunkDecoder, common_body, post
@@ -168,7 +169,7 @@ class LlamaCppAdapter(BaseAdapter):
     def encode(self, request: Request, options: Options) -> HttpRequest:
         length = request.asked_output_tokens
         if options.endpoint == "generate":
-            body = _sampling(options) | {"prompt": request.prompt, "stream": True}
+            body = _sampling(options) | {"prompt": text_of(request), "stream": True}
             name = "n_predict"
         else:
             # The timings hold how many tokens the answer has by now.
@@ -238,6 +239,8 @@ class CompletionDecoder:
             raise ValueError(f"no event of /completion: {excerpt(event)}")
         if told.stop:
             self._last = told
+        if self.answer is not None and told.content:
+            self.answer.append(told.content)
         new = self._new(told)
         if new:
             return Delta(carries=True, answer=True, tokens=new)

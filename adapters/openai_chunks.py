@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from servemark.adapters.base import error_text, excerpt, post_json
+from servemark.adapters.base import error_text, excerpt, post_json, text_of
 from servemark.harness.errors import BadInput
 from servemark.harness.types import Delta, Endpoint, ErrorKind, HttpRequest, Options, Outcome, Request, Usage
 
@@ -23,9 +23,9 @@ def common_body(request: Request, options: Options) -> dict[str, Any]:
     """Model, prompt, streaming with usage, and sampling; a server's own fields are added to it."""
     body: dict[str, Any] = {"model": options.model, "stream": True, "stream_options": {"include_usage": True}}
     if options.endpoint == "completions":
-        body["prompt"] = request.prompt
+        body["prompt"] = text_of(request)
     elif isinstance(request.prompt, str):
-        body["messages"] = [{"role": "user", "content": request.prompt}]
+        body["messages"] = messages_of(request)
     else:
         raise BadInput(
             "a prompt of token ids needs the completions endpoint; set request.endpoint to completions, "
@@ -36,6 +36,30 @@ def common_body(request: Request, options: Options) -> dict[str, Any]:
     if options.top_p is not None:
         body["top_p"] = options.top_p
     return body
+
+
+def messages_of(request: Request) -> list[dict[str, Any]]:
+    """The conversation and its newest message. Raises nothing: `prompt` is known to be text.
+
+    Many chat templates refuse the result of a tool that answers no call: the assistant's message before it gets one,
+    beside its text. A call's name is the same in every run, and has the nine letters and digits that Mistral's want.
+    """
+    said = [(each.role, each.content) for each in request.history] + [(request.role, request.prompt)]
+    messages: list[dict[str, Any]] = []
+    caller: dict[str, Any] = {}
+    for place, (role, content) in enumerate(said):
+        message: dict[str, Any] = {"role": role, "content": content}
+        if role == "tool":
+            message["tool_call_id"] = f"call{place:05d}"
+            caller.setdefault("tool_calls", []).append(_call(f"call{place:05d}"))
+        elif role == "assistant":
+            caller = message
+        messages.append(message)
+    return messages
+
+
+def _call(name: str) -> dict[str, Any]:
+    return {"id": name, "type": "function", "function": {"name": "tool", "arguments": "{}"}}
 
 
 def post(body: Mapping[str, Any], options: Options) -> HttpRequest:
@@ -49,6 +73,13 @@ class _Text(msgspec.Struct, gc=False):
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[Any] | None = None
+
+    @property
+    def arguments(self) -> str:
+        """Those of the calls of tools, as far as this piece has them."""
+        functions = [call.get("function") for call in self.tool_calls or () if isinstance(call, dict)]
+        told = [each.get("arguments") for each in functions if isinstance(each, dict)]
+        return "".join(each for each in told if isinstance(each, str))
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -110,10 +141,14 @@ class ChunkDecoder:
     unknown: a chunk is never assumed to be one token. Usage is cumulative per choice, as vLLM gives it.
     """
 
-    __slots__ = ("_answered", "_counted", "_done", "_error", "_finish", "_gap", "_id", "_reasoned", "_usage", "answer")
+    __slots__ = (
+        *("_answered", "_arguments", "_counted", "_done", "_error", "_finish", "_gap", "_id", "_reasoned", "_usage"),
+        "answer",
+    )
 
     def __init__(self) -> None:
         self.answer: list[str] | None = None
+        self._arguments: list[str] = []
         self._id: str | None = None
         self._usage: _Counts | None = None
         self._counted: dict[int, int] = {}
@@ -138,7 +173,20 @@ class ChunkDecoder:
             return self._without_choices(chunk, event)
         if chunk.usage is not None and chunk.usage.completion_tokens is not None:
             self._usage = chunk.usage
+        if self.answer is not None:
+            self._listen(self.answer, chunk.choices)
         return self._tokens(chunk.choices, self._told(chunk))
+
+    def _listen(self, answer: list[str], choices: list[_Choice]) -> None:
+        """Adds the text of the first of several answers; the arguments of tool calls only where there is no text."""
+        for choice in choices:
+            said = choice.delta.content if choice.delta is not None else choice.text
+            if choice.index:
+                continue
+            if said:
+                answer.append(said)
+            elif choice.delta is not None and choice.delta.tool_calls:
+                self._arguments.append(choice.delta.arguments)
 
     def _told(self, chunk: Chunk) -> int | None:
         """How many tokens the answer has by now, this chunk's included; None where it does not say."""
@@ -146,6 +194,8 @@ class ChunkDecoder:
 
     def finish(self, clean: bool) -> Outcome:
         error, detail = self._ending(clean)
+        if self.answer is not None and not self.answer:
+            self.answer += self._arguments
         return Outcome(self._final_usage(), self._finish, self._id, error, detail)
 
     def _failed(self, chunk: Chunk) -> Delta:

@@ -23,6 +23,7 @@ from servemark.adapters.base import (
     model_list,
     owned_by,
     post_json,
+    text_of,
     token_ids,
 )
 from servemark.adapters.openai_chunks import DONE, ChunkDecoder, common_body, post
@@ -217,8 +218,9 @@ def _generate(request: Request, forced: Mapping[str, Any], options: Options) -> 
     extra = options.extra_body
     theirs = extra.get("sampling_params", {})
     merged = sampling | theirs if isinstance(theirs, dict) else theirs
-    prompt = {"text" if isinstance(request.prompt, str) else "input_ids": request.prompt}
-    return post_json("/generate", {**prompt, "stream": True, **extra, "sampling_params": merged})
+    prompt = text_of(request)
+    named = {"text" if isinstance(prompt, str) else "input_ids": prompt}
+    return post_json("/generate", {**named, "stream": True, **extra, "sampling_params": merged})
 
 
 class _Finish(msgspec.Struct, gc=False):
@@ -240,12 +242,20 @@ class _Event(msgspec.Struct, gc=False):
     error: Any = None
 
 
+class _Said(_Event, gc=False):
+    """An event whose text is wanted too. `output_ids` are the text's tokens."""
+
+    text: str | None = None
+    output_ids: list[int] | None = None
+
+
 _decode = msgspec.json.Decoder(_Event).decode
+_decode_said = msgspec.json.Decoder(_Said).decode
 _NOTHING = Delta()
 
 
 class GenerateDecoder:
-    """Reads /generate, by its counts alone: whether text comes whole each time or in pieces does not matter.
+    """Reads /generate by its counts: whether text comes whole each time or in pieces matters to an answer's text only.
 
     Errors come under status 200 as events, and [DONE] comes after them too.
     """
@@ -262,11 +272,13 @@ class GenerateDecoder:
         if event.startswith(b"[") and event.rstrip() == DONE:
             self._done = True
             return _NOTHING
-        told = _decode(event)
+        told = _decode(event) if self.answer is None else _decode_said(event)
         if told.error is not None:
             return self._failed(error_text(told.error))
         if told.meta_info is None:
             raise ValueError(f"no event of /generate: {excerpt(event)}")
+        if self.answer is not None and isinstance(told, _Said):
+            _listen(self.answer, told, told.meta_info.completion_tokens)
         return self._took(told.meta_info)
 
     def finish(self, clean: bool) -> Outcome:
@@ -302,6 +314,16 @@ class GenerateDecoder:
         if self._meta is not None and self._meta.finish_reason is None:
             return "incomplete", "the stream ended before the event that has a finish_reason"
         return None, None
+
+
+def _listen(answer: list[str], told: _Said, tokens: int) -> None:
+    """An event has all tokens so far, and their text, or its own alone."""
+    if not told.text:
+        return
+    whole = len(told.output_ids) == tokens if told.output_ids is not None else told.text.startswith("".join(answer))
+    if whole:
+        answer.clear()
+    answer.append(told.text)
 
 
 ADAPTER = SglangAdapter()

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from servemark.adapters.base import BaseAdapter, excerpt, json_answer, post_json
+from servemark.adapters.base import BaseAdapter, excerpt, json_answer, post_json, text_of
 from servemark.adapters.openai_chunks import Chunk, ChunkDecoder, common_body, post
 from servemark.harness.errors import BadInput
 from servemark.harness.server.prometheus import Metrics, parse_metrics
@@ -169,10 +169,11 @@ class TgiAdapter(BaseAdapter):
         )
 
     def encode(self, request: Request, options: Options) -> HttpRequest:
-        if not isinstance(request.prompt, str):
+        prompt = text_of(request)
+        if not isinstance(prompt, str):
             raise BadInput("tgi takes no token ids; take a prompt source that gives text")
         if options.endpoint == "generate":
-            return _generate(request.prompt, request.asked_output_tokens, options)
+            return _generate(prompt, request.asked_output_tokens, options)
         # Any other name would be taken for that of a LoRA.
         body = common_body(request, replace(options, top_p=_top_p(options))) | {"model": "tgi"}
         if request.asked_output_tokens is not None:
@@ -252,6 +253,8 @@ class TokenDecoder:
         self._tokens += 1
         if told.generated_text is not None:
             self._ended = True
+            if self.answer is not None:
+                self.answer.append(told.generated_text)
             self._details = told.details or self._details
         return _ONE
 

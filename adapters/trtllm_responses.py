@@ -5,6 +5,7 @@ From Triton's src/http_server.cc and TensorRT-LLM's triton_backend/inflight_batc
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -33,10 +34,11 @@ class ResponseDecoder:
     one for each response that brings text.
     """
 
-    __slots__ = ("_counted", "_error", "_finish", "_prompt", "_text", "_uncounted", "answer")
+    __slots__ = ("_counted", "_error", "_finish", "_prompt", "_said", "_text", "_uncounted", "answer")
 
     def __init__(self) -> None:
         self.answer: list[str] | None = None
+        self._said = _Said()
         self._text = _Growth()
         self._counted = 0
         self._uncounted = 0
@@ -56,9 +58,13 @@ class ResponseDecoder:
         self._prompt = told.num_input_tokens or self._prompt
         self._finish = told.finish_reason if told.finish_reason not in (None, "", "None") else self._finish
         text = told.text_output if isinstance(told.text_output, str) else "".join(told.text_output)
+        if self.answer is not None:
+            self._said.add(self.answer, text)
         return self._brought(self._text.brings(text), told.num_output_tokens)
 
     def finish(self, clean: bool) -> Outcome:
+        if self.answer is not None:
+            self._said.end(self.answer)
         return Outcome(self._usage(), self._finish, None, *self._ending(clean))
 
     def _brought(self, new: bool, tokens: int | None) -> Delta:
@@ -106,3 +112,33 @@ class _Growth:
             self._whole = self._whole and text.startswith(last)
             self._grown += 1
         return bool(text)
+
+
+class _Said:
+    """Puts an answer's text together, from pieces or from whole texts until then: nothing says which of the two.
+
+    While each text begins with the one before it, only what is new in it is kept: it is the whole in pieces. The first
+    that does not so begin tells that all of them were pieces; so does an end at which none has grown.
+    """
+
+    __slots__ = ("_last", "_whole")
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._whole = True
+
+    def add(self, answer: list[str], text: str) -> None:
+        if not text:
+            return
+        if self._whole and not text.startswith(self._last):
+            self._were_pieces(answer)
+        answer.append(text[len(self._last) :] if self._whole else text)
+        self._last = text
+
+    def end(self, answer: list[str]) -> None:
+        if self._whole and not any(answer[1:]):
+            self._were_pieces(answer)
+
+    def _were_pieces(self, answer: list[str]) -> None:
+        self._whole = False
+        answer[:] = accumulate(answer)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from servemark.adapters.base import BaseAdapter, excerpt, json_answer, post_json, prometheus
+from servemark.adapters.base import BaseAdapter, excerpt, json_answer, post_json, prometheus, text_of
 from servemark.adapters.trtllm_responses import ResponseDecoder
 from servemark.harness.errors import BadInput
 from servemark.harness.types import (
@@ -248,7 +248,8 @@ class TrtllmTritonAdapter(BaseAdapter):
 
     def encode(self, request: Request, options: Options) -> HttpRequest:
         """Only inputs that the model has: another name would become a parameter of the request without a word."""
-        if not isinstance(request.prompt, str):
+        prompt = text_of(request)
+        if not isinstance(prompt, str):
             raise BadInput("trtllm-triton takes no token ids; take a prompt source that gives text")
         said: dict[str, Any] = {"stream": True, "without_prompt": True, "count_input": True, "count_output": True}
         said |= {"tell_finish": True, "length": request.asked_output_tokens}
@@ -257,7 +258,7 @@ class TrtllmTritonAdapter(BaseAdapter):
         if options.force_output_length:
             said |= self._forced(request.asked_output_tokens)
         named = {name: value for what, value in said.items() if value is not None and (name := self._name(what))}
-        body = {"text_input": request.prompt, **named, **options.extra_body}
+        body = {"text_input": prompt, **named, **options.extra_body}
         if not body.keys() & set(_NAMES["length"]):
             raise BadInput("trtllm-triton needs the length of each answer; give the workload output lengths")
         return post_json(f"/v2/models/{quote(options.model, safe='')}/generate_stream", body)

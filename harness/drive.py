@@ -14,7 +14,7 @@ from servemark.harness.clock import SECOND, now_ns
 from servemark.harness.interrupts import Interrupts
 from servemark.harness.launch.launching import Engine
 from servemark.harness.load.batch import BatchFleet
-from servemark.harness.load.fleet import Fleet
+from servemark.harness.load.fleet import Fleet, Follow, nothing_follows
 from servemark.harness.load.messages import Job, Plan, Started
 from servemark.harness.plaintext import one_line
 from servemark.harness.server.scrape import Scraper
@@ -45,18 +45,19 @@ class Drive:
         scraper: Scraper | None,
         title: str,
         quiet: bool,
+        follow: Follow = nothing_follows,
     ) -> None:
         self._store = store
         self._engine = target.engine
         self._view = LiveView(f"{target.adapter.name}  {one_line(target.model)}  {title}", quiet=quiet)
         self._tally = _tally(plan)
         self._scraper = scraper
-        self._fleet = self._fleet_for(target.adapter, plan, jobs)
+        self._fleet = self._fleet_for(target.adapter, plan, jobs, follow)
         self._brief_drain_ns = min(INTERRUPT_DRAIN_NS, plan.drain_ns)
         self._interrupted = False
 
-    def _fleet_for(self, adapter: Adapter, plan: Plan, jobs: Iterator[Job]) -> Fleet | BatchFleet:
-        make = Fleet if adapter.batch_path is None else partial(BatchFleet, adapter)
+    def _fleet_for(self, adapter: Adapter, plan: Plan, jobs: Iterator[Job], follow: Follow) -> Fleet | BatchFleet:
+        make = partial(Fleet, follow=follow) if adapter.batch_path is None else partial(BatchFleet, adapter)
         return make(plan, jobs, on_record=self._record, on_status=self._tally.status, on_started=self._started)
 
     async def run(self, interrupts: Interrupts) -> tuple[WorkerReport | None, int]:

@@ -361,6 +361,11 @@ class WorkerReport:
     """Requests that the client's own cap on requests per minute held back."""
     throttled_ns: int = 0
     """For how long, all together."""
+    later_turns: int = 0
+    """Requests issued that went on with a session; the others are one for each item of the source."""
+    late_turns: int = 0
+    """Of them, those that were not encoded when their think time was over."""
+    max_late_turn_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

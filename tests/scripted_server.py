@@ -31,6 +31,9 @@ def chunk(data: bytes) -> bytes:
 class Peer:
     """One connection as a behaviour sees it. `served` counts the requests before this one on the connection."""
 
+    body = b""
+    """Of the request."""
+
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
         self.served = 0
@@ -69,7 +72,7 @@ async def serving(behaviours: dict[str, Behaviour], tls: ssl.SSLContext | None =
                 head = await reader.readuntil(b"\r\n\r\n")
                 name = head.split(b" ", 2)[1].decode().strip("/")
                 length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-                await reader.readexactly(length)
+                peer.body = await reader.readexactly(length)
                 await behaviours[name](peer)
                 peer.served += 1
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):

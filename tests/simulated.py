@@ -15,7 +15,7 @@ from servemark.adapters.sim.options import SimOptions
 from servemark.adapters.sim.server import SimServer
 from servemark.harness.load.sse import SseParser
 from servemark.harness.server.discovery import load_adapter
-from servemark.harness.types import Delta, Endpoint, Options, Outcome, Request
+from servemark.harness.types import Delta, Endpoint, Message, Options, Outcome, Request
 
 MODEL = "qwen3-0.6b"
 
@@ -83,6 +83,8 @@ class Reading:
     deltas: list[Delta]
     outcome: Outcome
     clean: bool
+    text: str = ""
+    """Of the answer."""
 
     @property
     def tokens(self) -> list[int | None]:
@@ -98,12 +100,13 @@ async def read(
     length: int,
     forced: bool = True,
     target: str | None = None,
+    history: tuple[Message, ...] = (),
 ) -> Reading:
     """Asks through the adapter of the dialect (or of `target`), and reads the answer with its decoder."""
     adapter = load_adapter(target or dialect)
     model = "ensemble" if dialect == "trtllm-triton" else MODEL
     options = Options(model=model, endpoint=endpoint, force_output_length=forced)
-    http = adapter.encode(Request(0, prompt, None, length), options)
+    http = adapter.encode(Request(0, prompt, None, length, history=history), options)
     path = f"/v1{http.path}" if target == "openai" else http.path
     body, status, clean = b"", 0, True
     try:
@@ -114,5 +117,7 @@ async def read(
     except (httpx.RemoteProtocolError, httpx.ReadError):
         clean = False
     decoder = adapter.decoder(endpoint)
+    decoder.answer = []
     deltas = [decoder.feed(event) for event in _events(body)] if status == 200 else []
-    return Reading(status, deltas, decoder.finish(clean), clean)
+    outcome = decoder.finish(clean)
+    return Reading(status, deltas, outcome, clean, "".join(decoder.answer))

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from servemark.adapters.base import owned_by, post_json
+from servemark.adapters.base import owned_by, post_json, text_of
 from servemark.adapters.vllm import VllmAdapter
 from servemark.harness.errors import TargetUnusable
 from servemark.harness.types import (
@@ -65,12 +65,9 @@ class VllmOfflineAdapter(VllmAdapter):
     batch_path = "/batch"
 
     def encode(self, request: Request, options: Options) -> HttpRequest:
-        prompt: dict[str, Any] = (
-            {"prompt": request.prompt}
-            if isinstance(request.prompt, str)
-            else {"prompt_token_ids": list(request.prompt)}
-        )
-        body = {"index": request.index, **prompt, **sampling(request, options)}
+        prompt = text_of(request)
+        named: dict[str, Any] = {"prompt": prompt} if isinstance(prompt, str) else {"prompt_token_ids": list(prompt)}
+        body = {"index": request.index, **named, **sampling(request, options)}
         return post_json("/batch", {**body, **options.extra_body})
 
     def decoder(self, endpoint: Endpoint) -> AnswerDecoder:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from servemark.adapters.base import BaseAdapter, json_answer, post_json
+from servemark.adapters.base import BaseAdapter, json_answer, post_json, text_of
 from servemark.harness import types as t
 from servemark.harness.errors import BadInput
 
@@ -37,13 +37,14 @@ class OllamaAdapter(BaseAdapter):
         )
 
     def encode(self, request: t.Request, options: t.Options) -> t.HttpRequest:
-        if not isinstance(request.prompt, str):
+        prompt = text_of(request)
+        if not isinstance(prompt, str):
             raise BadInput("ollama takes no token ids; set prompts.tokens to text")
         sampling = {"temperature": options.temperature, "top_p": options.top_p}
         wanted = {"num_predict": request.asked_output_tokens, **sampling}
         body = {
             "model": options.model,
-            "prompt": request.prompt,
+            "prompt": prompt,
             "raw": True,  # no template: the prompt has the length that was asked for
             "options": {name: value for name, value in wanted.items() if value is not None},
         }
@@ -57,6 +58,7 @@ class _Lines:
     """Reads one answer. A line may hold several tokens, so each is a chunk of unknown size."""
 
     def __init__(self) -> None:
+        self.answer: list[str] | None = None  # a list, where the text is wanted
         self._last: Mapping[str, Any] = {}
         self._error: str | None = None
 
@@ -69,6 +71,8 @@ class _Lines:
             return t.Delta(error=self._error)
         if line.get("done"):
             self._last = line
+        if self.answer is not None:
+            self.answer.append(line["response"])
         text = bool(line["response"] or line.get("thinking"))
         return t.Delta(carries=text, answer=bool(line["response"]))
 

@@ -10,7 +10,8 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 from servemark.harness.clock import SECOND
 from servemark.harness.load.messages import (
@@ -21,6 +22,7 @@ from servemark.harness.load.messages import (
     Plan,
     Ready,
     Report,
+    SessionOver,
     Started,
     Status,
     Stop,
@@ -36,8 +38,19 @@ _PATIENCE_S = 10.0  # after the drain, for a worker that was told to stop
 BYTES_AHEAD = 64 * 1024 * 1024
 
 
+Follow = Callable[[Record, str | None], Job | SessionOver | None]
+"""What follows a turn that has ended, with its answer's text where it has succeeded; None where nothing was to."""
+
+
+def nothing_follows(record: Record, answer: str | None) -> None:
+    """For a load without sessions."""
+
+
 class Fleet:
-    """One worker process and the run that it makes. `jobs` is consumed lazily, never far ahead of the sends."""
+    """One worker process and the run that it makes. `jobs` is consumed lazily, never far ahead of the sends.
+
+    The later turns that `follow` makes go to the worker at once: they are bounded by the sessions that are live.
+    """
 
     def __init__(
         self,
@@ -47,12 +60,15 @@ class Fleet:
         on_record: Callable[[Record], None],
         on_status: Callable[[Status], None],
         on_started: Callable[[Started], None],
+        follow: Follow = nothing_follows,
     ) -> None:
         self._plan = plan
         self._jobs = jobs
         self._on_record = on_record
         self._on_status = on_status
         self._on_started = on_started
+        self._follow = follow
+        self._ended: asyncio.Queue[Finished] = asyncio.Queue()  # turns of sessions
         self._sizes: deque[int] = deque()  # of the jobs that are out and not taken
         self._bytes = 0
         self._taken = 0
@@ -69,19 +85,21 @@ class Fleet:
     async def run(self) -> WorkerReport | None:
         """Runs the plan to its end; None when the worker died on the way."""
         stream = await self._start()
-        feeding = asyncio.create_task(self._feed())
+        feeding = asyncio.create_task(self._stopping_where_it_fails(self._feed()))
+        following = asyncio.create_task(self._stopping_where_it_fails(self._go_on()))
         beginning = asyncio.create_task(self._begin())
         try:
             await self._listen(stream)
         finally:
             if self._patience is not None:
                 self._patience.cancel()
-            for task in (feeding, beginning):
+            for task in (feeding, following, beginning):
                 task.cancel()
-            await asyncio.gather(feeding, beginning, return_exceptions=True)
+            await asyncio.gather(feeding, following, beginning, return_exceptions=True)
             await self._end()
-        if not feeding.cancelled() and (error := feeding.exception()) is not None:
-            raise error
+        for task in (feeding, following):
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
         return self._report
 
     def stop(self, drain_ns: int, reason: StopReason = "interrupted") -> None:
@@ -115,23 +133,34 @@ class Fleet:
             self._writer.write(frame(message))
 
     async def _feed(self) -> None:
-        """Encodes ahead, as far as the bounds allow."""
-        assert self._writer is not None
+        """Encodes ahead, as far as the bounds allow; a look at what has come between any two."""
+        for job in self._jobs:
+            while len(self._sizes) >= self._ahead or self._bytes >= BYTES_AHEAD:
+                self._filled.set()
+                self._room.clear()
+                await self._room.wait()
+            self._sizes.append(job.size)
+            self._bytes += job.size
+            self._tell(job)
+            await asyncio.sleep(0)
+        self._tell(EndOfJobs())
+        self._filled.set()
+
+    async def _go_on(self) -> None:
+        """Encodes what follows each turn of a session as soon as that has ended, in its think time."""
+        while True:
+            ended = await self._ended.get()
+            if self._stop is None and (next_ := self._follow(ended.record, ended.answer)) is not None:
+                self._tell(next_)
+
+    async def _stopping_where_it_fails(self, work: Coroutine[Any, Any, None]) -> None:
+        """A load that cannot be encoded ends the run; what has ended by then is kept."""
         try:
-            for job in self._jobs:
-                while len(self._sizes) >= self._ahead or self._bytes >= BYTES_AHEAD:
-                    self._filled.set()
-                    self._room.clear()
-                    await self._room.wait()
-                self._sizes.append(job.size)
-                self._bytes += job.size
-                self._tell(job)
-                if len(self._sizes) % 16 == 0:
-                    await asyncio.sleep(0)
-            self._tell(EndOfJobs())
-            self._filled.set()
+            await work
         except ConnectionError:
             pass  # the worker is gone; listening ends too
+        except asyncio.CancelledError:
+            raise
         except BaseException:
             self.stop(0)
             self._filled.set()
@@ -146,6 +175,8 @@ class Fleet:
             message = decode_to_coordinator(body)
             if isinstance(message, Finished):
                 self._on_record(message.record)
+                if message.record.session_id is not None:
+                    self._ended.put_nowait(message)
             elif isinstance(message, Taken):
                 while self._taken < message.jobs:
                     self._taken += 1

@@ -15,15 +15,24 @@ _SLICE_READS = 16  # about 0.1 ms
 
 
 class ReadLater:
-    """Takes exchanges that have ended, or grown long, and gives the records of the former to `on_record`."""
+    """Takes exchanges that have ended, or grown long, and gives the records of the former to `on_record`.
+
+    A turn that another one follows goes to `on_turn`, with its answer's text where it has succeeded.
+    """
 
     def __init__(
-        self, reader: Reader, pacer: Pacer, phase: Callable[[Exchange], Phase], on_record: Callable[[Record], None]
+        self,
+        reader: Reader,
+        pacer: Pacer,
+        phase: Callable[[Exchange], Phase],
+        on_record: Callable[[Record], None],
+        on_turn: Callable[[Record, str | None], None],
     ) -> None:
         self._reader = reader
         self._pacer = pacer
         self._phase = phase
         self._on_record = on_record
+        self._on_turn = on_turn
         self._waiting: deque[Exchange] = deque()
         self._wanted = asyncio.Event()
         self._empty = asyncio.Event()
@@ -72,4 +81,7 @@ class ReadLater:
             record = self._reader.record(exchange, self._phase(exchange))
             self.finished += 1
             self.reads += record.reads
-            self._on_record(record)
+            if exchange.job.more:
+                self._on_turn(record, self._reader.answer(exchange) if record.error is None else None)
+            else:
+                self._on_record(record)

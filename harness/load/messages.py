@@ -10,7 +10,7 @@ headers travel only inside the encoded requests.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -52,12 +52,15 @@ class Plan(msgspec.Struct, frozen=True, tag=True):
     """Closed loop: this many slots. None: open loop, jobs carry their offsets."""
     max_in_flight: int | None = None
     """Open loop: a cap; waiting for a slot counts from the intended time."""
-    think_time_ns: int = 0
+    ramp_up_ns: int = 0
+    """Closed loop: the slots' first requests are spread over this time."""
     requests_per_minute: int | None = None
     """Closed loop: at most so many, over all addresses."""
     connections_ahead: int = 8
     """On each address."""
     fresh_connections: bool = False
+    give_up_unless: Literal["first_token", "end"] = "first_token"
+    """What a client waits for that would give up."""
     warmup_ns: int = 0
     warmup_requests: int = 0
     duration_ns: int | None = None
@@ -86,10 +89,14 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     asked_output_tokens: int | None = None
     due_ns: int | None = None
     """Of a later turn: when it is intended, on the monotonic clock."""
+    turns: int = 1
+    """Of the session, if every one is answered."""
     more: bool = False
     """Another turn follows the answer; the coordinator sends it, or says that the session is over."""
+    think_ns: int = 0
+    """Closed loop: the user's pause before it, unless it is the first that the user sends."""
     give_up_ns: int | None = None
-    """The client hangs up so long after the intended time."""
+    """The client hangs up so long after the intended time, unless what it waits for has come."""
 
     def message(self, place: int) -> bytes:
         """The whole HTTP message for the address at this place."""

@@ -47,9 +47,9 @@ class Pool:
         self._ahead = 0 if plan.fresh_connections else plan.connections_ahead
         self._used_again = [0] * len(plan.addresses)
         self._broken = [0] * len(plan.addresses)
-        # A closed loop at one address always has a connection for each of its slots.
-        refilled = plan.concurrency is None or len(plan.addresses) > 1
-        self._spare = [min(self._ahead, SPARE) if refilled else 0 for _ in plan.addresses]
+        # A closed loop at one address always has a connection for each of its slots, while their users think too.
+        self._replaces = plan.concurrency is not None and len(plan.addresses) == 1
+        self._spare = [0 if self._replaces else min(self._ahead, SPARE) for _ in plan.addresses]
         self._endpoints: dict[int, Endpoints] = {}
         self.reconnects = 0
 
@@ -127,9 +127,10 @@ class Pool:
         idle = self._idle[place]
         while True:
             await asyncio.sleep(_KEEP_EVERY_S)
-            if idle and idle[0].idle_since_ns < now_ns() - _IDLE_LIMIT_NS:
+            aged = bool(idle) and idle[0].idle_since_ns < now_ns() - _IDLE_LIMIT_NS
+            if aged:
                 idle.popleft().close()
-            if len(idle) >= self._spare[place]:
+            if len(idle) >= self._spare[place] and not (aged and self._replaces):
                 continue
             if await self._fill(place):
                 self.reconnects += 1

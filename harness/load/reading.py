@@ -15,12 +15,16 @@ from servemark.harness.types import Adapter, Decoder, Endpoint, ErrorKind, Outco
 _DETAIL_CHARS = 500
 MOST_TOKENS = 2**31 - 1
 """Of one response: results hold no more, and nobody generates them."""
+MOST_ANSWER_CHARS = 16 * 1024 * 1024
+"""Of an answer that a conversation goes on from: no context holds more."""
 
 
 class Reading:
     """What has been read of one exchange so far."""
 
     __slots__ = (
+        "answer_chars",
+        "answer_pieces",
         "chunk_ns",
         "chunk_tokens",
         "coalesced",
@@ -45,6 +49,7 @@ class Reading:
         self.first_answer_ns: int | None = None
         self.events = 0
         self.reads = 0
+        self.answer_pieces = self.answer_chars = 0
         self.stamp_ns = 0
         self.coalesced = 0
         self.coalesced_ns = 0
@@ -78,6 +83,8 @@ class Reading:
                 raise ValueError(f"the server tells of more than {MOST_TOKENS:,} tokens in an event")
             if delta.answer and self.first_answer_ns is None:
                 self.first_answer_ns = stamp_ns
+        if self.decoder.answer is not None:
+            self._bound(self.decoder.answer)
         if not carriers:
             return
         if self.first_token_ns is None:
@@ -92,6 +99,13 @@ class Reading:
         if carriers > 1 and self.coalesced_ns != stamp_ns:
             self.coalesced_ns = stamp_ns
             self.coalesced += 1
+
+    def _bound(self, answer: list[str]) -> None:
+        """Text without end is let go; the session then has none to go on from."""
+        self.answer_chars += sum(map(len, answer[self.answer_pieces :]))
+        self.answer_pieces = len(answer)
+        if self.answer_chars > MOST_ANSWER_CHARS:
+            self.decoder.answer = None
 
 
 class Reader:
@@ -118,15 +132,27 @@ class Reader:
 
     def saw_event(self, exchange: Exchange) -> bool:
         """Reads what is pending and says whether any event has come."""
+        return self.so_far(exchange).events > 0
+
+    def so_far(self, exchange: Exchange) -> Reading:
+        """Reads what is pending; what has come until now."""
         self.consume(exchange, len(exchange.reads))
-        reading: Reading = exchange.reading
-        return reading.events > 0
+        return self._reading(exchange)
 
     def _reading(self, exchange: Exchange) -> Reading:
         if exchange.reading is None:
-            exchange.reading = Reading(parser_for(self._adapter.framing), self._adapter.decoder(self._endpoint))
+            decoder = self._adapter.decoder(self._endpoint)
+            if exchange.job.more:
+                decoder.answer = []
+            exchange.reading = Reading(parser_for(self._adapter.framing), decoder)
         reading: Reading = exchange.reading
         return reading
+
+    def answer(self, exchange: Exchange) -> str | None:
+        """The text of an answer that another turn follows, once its record is made; None where it was not kept."""
+        pieces = self._reading(exchange).decoder.answer
+        # Half of a character that a server has cut in two could not be sent.
+        return None if pieces is None else "".join(pieces).encode("utf-8", "replace").decode()
 
     def record(self, exchange: Exchange, phase: Phase) -> Record:
         """The record of an exchange that has ended and whose reads are all consumed."""

@@ -10,11 +10,13 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Literal
 
 from servemark.harness.clock import MS, now_ns
-from servemark.harness.load.issuing import Issuer, issuer_for, phase_of
+from servemark.harness.load.issuing import Issuer, issuer_for
 from servemark.harness.load.jobs import JobQueue
 from servemark.harness.load.later import ReadLater
-from servemark.harness.load.messages import Plan, Status
+from servemark.harness.load.messages import Job, Plan, Status
 from servemark.harness.load.pacer import Pacer
+from servemark.harness.load.patience import Patience, gone_unsent
+from servemark.harness.load.phases import phase_of
 from servemark.harness.load.pool import Pool
 from servemark.harness.load.reading import Reader
 from servemark.harness.load.replicas import Replicas
@@ -26,7 +28,11 @@ _LEAD_NS = 20 * MS  # from "begin" to offset 0, so that nothing is late at the s
 
 
 class Runner:
-    """Runs one plan. `on_record` gets each finished request's record, `on_status` figures for the live view."""
+    """Runs one plan. `on_record` gets each finished request's record, `on_status` figures for the live view.
+
+    A turn that another one follows goes to `on_turn` in place of `on_record`, with its answer's text where it has
+    succeeded; `follow` or `over` is to be called then.
+    """
 
     def __init__(
         self,
@@ -35,6 +41,7 @@ class Runner:
         jobs: JobQueue,
         on_record: Callable[[Record], None],
         on_status: Callable[[Status], None],
+        on_turn: Callable[[Record, str | None], None] = lambda record, answer: None,
     ) -> None:
         self._plan = plan
         self._jobs = jobs
@@ -42,11 +49,12 @@ class Runner:
         self._clock = WireClock()
         self._pacer = Pacer()
         self._reader = Reader(adapter, plan.endpoint, plan.worker, [address.url for address in plan.addresses])
-        self._later = ReadLater(self._reader, self._pacer, self._phase, on_record)
+        self._later = ReadLater(self._reader, self._pacer, self._phase, on_record, on_turn)
         self._replicas = Replicas(plan)
         self._pool = Pool(plan, self._clock, self._done, self._later.add_early)
         self._watch = LoopWatch()
         self._flying: dict[Exchange, Connection | None] = {}  # None: still connecting
+        self._patience = Patience(plan, self._reader, self._flying, self._leave)
         self._connecting: set[asyncio.Task[None]] = set()
         self._issuer: Issuer | None = None
         self._landed = asyncio.Event()
@@ -54,7 +62,7 @@ class Runner:
         self._stop_reason: StopReason = "finished"
         self._drain_ns = plan.drain_ns
         self._started_ns = 0
-        self._sent = 0
+        self._sent = self._sent_turns = 0
 
     async def prepare(self) -> int:
         """Opens connections ahead; returns how many stand."""
@@ -94,6 +102,16 @@ class Runner:
         self._drain_ns = drain_ns
         self._stop.set()
 
+    def follow(self, job: Job) -> None:
+        """The next turn of a session; nothing is begun any more in a run that was stopped."""
+        if self._issuer is not None and not self._stop.is_set():
+            self._issuer.follow(job)
+
+    def over(self, session_id: str) -> None:
+        """No turn follows the last one of this session."""
+        if self._issuer is not None and not self._stop.is_set():
+            self._issuer.over(session_id)
+
     async def _issue(self, issuer: Issuer) -> bool:
         """Issues until the schedule is done or the run is stopped; True when it is done."""
         issuing, stopping = asyncio.create_task(issuer.issue()), asyncio.create_task(self._stop.wait())
@@ -129,8 +147,9 @@ class Runner:
         return not left
 
     def _give_up(self, exchange: Exchange) -> None:
-        exchange.error, exchange.error_detail = "abandoned", "not sent when the drain ended"
-        exchange.done_ns = now_ns()
+        if not gone_unsent(exchange):
+            exchange.error, exchange.error_detail = "abandoned", "not sent when the drain ended"
+            exchange.done_ns = now_ns()
         if exchange in self._flying:
             del self._flying[exchange]
             self._replicas.ended(exchange.address)
@@ -146,7 +165,8 @@ class Runner:
     def _start(self, exchange: Exchange) -> None:
         exchange.address = self._replicas.choose(exchange.job)
         self._replicas.began(exchange.address)
-        self._depart(exchange)
+        if exchange.job.give_up_ns is None or self._patience.begins(exchange):
+            self._depart(exchange)
 
     def _depart(self, exchange: Exchange) -> None:
         connection = self._pool.take(exchange.address)
@@ -163,7 +183,9 @@ class Runner:
 
     def _send(self, connection: Connection, exchange: Exchange) -> None:
         self._flying[exchange] = connection
-        self._sent += not exchange.resends
+        if not exchange.resends:
+            self._sent += 1
+            self._sent_turns += exchange.job.turn > 0
         connection.send(exchange)
 
     async def _connect_and_send(self, exchange: Exchange) -> None:
@@ -224,7 +246,7 @@ class Runner:
                 gc.collect(1)
 
     def _report(self, issuer: Issuer, finished: bool, drained: bool, cpu_ns: int) -> WorkerReport:
-        late, throttle = issuer.late, issuer.throttle
+        late, late_turns, throttle = issuer.late, issuer.sessions.late, issuer.throttle
         return WorkerReport(
             worker=self._plan.worker,
             started_ns=self._started_ns,
@@ -243,6 +265,9 @@ class Runner:
             drained=drained,
             throttled=throttle.held if throttle else 0,
             throttled_ns=throttle.held_ns if throttle else 0,
+            later_turns=self._sent_turns,
+            late_turns=late_turns.jobs,
+            max_late_turn_ns=late_turns.max_ns,
         )
 
 

@@ -26,6 +26,8 @@ READ_BYTES = 65536
 SO_TIMESTAMPNS = 35  # Linux, asm-generic/socket.h; the socket module does not name it
 PENDING_BYTES_LIMIT = 65536
 """An exchange that holds more undecoded bytes than this is decoded before it has ended."""
+_AWAITED_BYTES = 2048
+"""Likewise where another turn waits for the answer: little is then left to read when it ends."""
 
 _TIMESPEC = struct.Struct("qq")
 _CONTROL_BYTES = socket.CMSG_SPACE(_TIMESPEC.size) if sys.platform == "linux" else 0
@@ -44,6 +46,7 @@ class Exchange:
         "error",
         "error_detail",
         "first_byte_ns",
+        "full_bytes",
         "intended_ns",
         "job",
         "pending_bytes",
@@ -70,6 +73,7 @@ class Exchange:
         self.content_type = b""
         self.reads: list[tuple[int, bytes]] = []
         self.pending_bytes = 0
+        self.full_bytes = _AWAITED_BYTES if job.more else PENDING_BYTES_LIMIT
         self.complete = False
         self.error: ErrorKind | None = None
         self.error_detail: str | None = None
@@ -256,7 +260,7 @@ class Connection:
             return
         if exchange.complete:
             self._finish(exchange)
-        elif exchange.pending_bytes > PENDING_BYTES_LIMIT:
+        elif exchange.pending_bytes > exchange.full_bytes:
             self._on_full(exchange)
 
     # httptools calls these while it is fed.

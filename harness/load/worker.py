@@ -24,6 +24,7 @@ from servemark.harness.load.messages import (
     Plan,
     Ready,
     Report,
+    SessionOver,
     Started,
     Stop,
     Taken,
@@ -51,7 +52,7 @@ class Worker:
             return
         plan = decode_to_worker(body)
         assert isinstance(plan, Plan)
-        runner = Runner(plan, load_adapter(plan.adapter), self._jobs, self._record, self._tell)
+        runner = Runner(plan, load_adapter(plan.adapter), self._jobs, self._record, self._tell, self._turn)
         preparing = asyncio.create_task(runner.prepare())
         listening = asyncio.create_task(self._listen(runner, preparing))
         await asyncio.wait([preparing])
@@ -68,7 +69,12 @@ class Worker:
         while (body := await read_frame(self._stream)) is not None:
             message = decode_to_worker(body)
             if isinstance(message, Job):
-                self._jobs.put(message)
+                if message.due_ns is None:
+                    self._jobs.put(message)
+                else:
+                    runner.follow(message)
+            elif isinstance(message, SessionOver):
+                runner.over(message.session_id)
             elif isinstance(message, EndOfJobs):
                 self._jobs.end()
             elif isinstance(message, Begin):
@@ -82,6 +88,9 @@ class Worker:
 
     def _record(self, record: Record) -> None:
         self._tell(Finished(record))
+
+    def _turn(self, record: Record, answer: str | None) -> None:
+        self._tell(Finished(record, answer))
 
     def _tell(self, message: object) -> None:
         if not self._writer.is_closing():

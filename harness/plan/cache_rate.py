@@ -8,9 +8,11 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+
+from servemark.harness.types import Message
 
 Prefix = tuple[Hashable, int]
 """A name for a sequence of tokens, and how many of them, from its first on, a prompt starts with."""
@@ -83,14 +85,20 @@ def implied(sent: Iterable[Sent], held: Callable[[str], Iterable[Prefixes]], blo
     return Implied(tokens, ideal, in_blocks)
 
 
-def content_of(prompt: str | tuple[int, ...]) -> bytes:
-    """A digest that equal prompts share."""
-    raw = prompt.encode() if isinstance(prompt, str) else struct.pack(f"<{len(prompt)}q", *prompt)
-    return sha256(raw).digest()
+def content_of(prompt: str | tuple[int, ...], history: Sequence[Message] = ()) -> bytes:
+    """A digest that equal prompts share, the messages before them included."""
+    digest = sha256()
+    for each in history:
+        said = each.content.encode()
+        digest.update(f"{each.role} {len(said)} ".encode() + said)
+    digest.update(prompt.encode() if isinstance(prompt, str) else struct.pack(f"<{len(prompt)}q", *prompt))
+    return digest.digest()
 
 
 class Sharing:
     """What each planned prompt begins with. The schedule notes it as it plans; it is asked when the run is over.
+
+    Requests are named by their index and noted in any order: the later turns of a session are, as they come.
 
     `template_tokens` are those with which every prompt starts, a chat template's say: whoever spoke to the server
     before has left them in its cache. Repeats are told by 64 bits of a prompt's digest: of a million prompts two are
@@ -100,13 +108,25 @@ class Sharing:
     def __init__(self, template_tokens: int = 0) -> None:
         self._template: Prefixes = (("template", template_tokens),)
         self._warmed: dict[str, list[Prefixes]] = {}
+        self._rows = array("I")  # by index: the place in the columns below, from 1 on; 0 where nothing was noted
         self._contents = array("Q")
         self._declared = _Compact()
+        self._turns = False
 
-    def note(self, content: bytes, declared: Prefixes = ()) -> None:
-        """The next planned prompt, by its digest; `declared` are beginnings that its source shares between prompts."""
+    def note(self, content: bytes, declared: Prefixes = (), index: int | None = None) -> None:
+        """A planned prompt (the next one, else that of an index) by its digest; `declared` are its source's beginnings
+        that others have too."""
+        place = len(self._rows) if index is None else index
+        if place >= len(self._rows):
+            self._rows.frombytes(bytes(self._rows.itemsize * (place + 1 - len(self._rows))))
         self._declared.append(declared)
         self._contents.append(_short(content))
+        self._rows[place] = len(self._contents)
+
+    def note_turn(self, index: int, before: int, kept: int, content: bytes, declared: Prefixes = ()) -> None:
+        """A turn that begins with what request `before` left in the cache: its prompt and answer, or less of them."""
+        self._turns = True
+        self.note(content, (*declared, (("after", before), kept)), index)
 
     def note_warmed(self, url: str, content: bytes, declared: Prefixes = ()) -> None:
         named = tuple((_name(name), tokens) for name, tokens in declared)
@@ -119,16 +139,18 @@ class Sharing:
 
     def of(self, index: int) -> Prefixes:
         """Of planned request `index`; one that was never noted is like no other."""
-        if not 0 <= index < len(self._contents):
-            return self._prefixes(("request", index), ())
-        return self._prefixes(self._contents[index], self._declared[index])
+        row = self._rows[index] - 1 if 0 <= index < len(self._rows) else -1
+        left = ((_name(("after", index)), WHOLE),) if self._turns else ()
+        if row < 0:
+            return self._prefixes(("request", index), left)
+        return self._prefixes(self._contents[row], (*self._declared[row], *left))
 
     def _prefixes(self, content: Hashable, declared: Prefixes) -> Prefixes:
         return (*self._template, *declared, (("content", content), WHOLE))
 
 
 class _Compact:
-    """The declared beginnings of planned prompts, in 12 bytes each: a trace may have millions of them.
+    """The declared beginnings of noted prompts, in 12 bytes each: a trace may have millions of them.
 
     Names are told by 64 bits of a digest, as prompts are.
     """
