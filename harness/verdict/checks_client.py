@@ -9,6 +9,7 @@ from servemark.harness.figures.stats import interval, percentile
 from servemark.harness.verdict.evidence import Evidence, Finding, graded, invalid, passed, reason, warning
 
 _LIGHTER = "Free the client's machine (another core for the server, no other jobs), or lower the load."
+_THINKING = "A session's next request is made while its user thinks: give turns some ms for it, or lower the load."
 
 
 @reason("interrupted")
@@ -45,10 +46,13 @@ def engine_died(evidence: Evidence) -> Finding:
 
 @reason("client_lag")
 def client_lag(evidence: Evidence) -> Finding:
-    """Requests left late: p99 of sent - intended in an open loop without a cap; a warning until that is proven."""
+    """Requests left late: p99 of sent - intended in an open loop without a cap, and of the later turns of sessions in
+    a closed loop; a warning until that is proven."""
+    rows, turns = evidence.frame.measured, evidence.frame["turn"] > 0
     if not evidence.paced:
-        return passed("Sending late is not judged where slots or a cap decide when a request leaves.")
-    rows = evidence.frame.measured
+        if evidence.cap is not None or not (rows & turns).any():
+            return passed("Sending late is not judged where slots or a cap decide when a request leaves.")
+        rows = rows & turns  # their slot is theirs already
     lags = np.sort(evidence.frame.ms_between("intended_ns", "sent_ns")[rows])
     lags = lags[~np.isnan(lags)]
     lag = percentile(lags, 99)
@@ -58,11 +62,13 @@ def client_lag(evidence: Evidence) -> Finding:
     limits = evidence.thresholds
     limit = max(limits.client_lag_ms, limits.client_lag_share_of_ttft * (percentile(ttft, 50) or 0.0))
     message = f"The p99 of sent - intended is {lag:.2f} ms; {limit:.2f} ms are allowed."
+    hurried = sum(2 * report.late_turns - report.later_turns for report in evidence.reports) > 0
+    remedy = _THINKING if hurried else _LIGHTER
     # Of few requests the p99 is the worst one, and one hiccup says little: the interval's lower end must be late too.
     proven = interval(lags, 99)[0]
     if proven is not None and proven > limit:
-        return invalid(message, _LIGHTER, lag, limit)
-    return warning(message, _LIGHTER, lag, limit) if lag > limit else passed(message, lag, limit)
+        return invalid(message, remedy, lag, limit)
+    return warning(message, remedy, lag, limit) if lag > limit else passed(message, lag, limit)
 
 
 @reason("late_jobs")

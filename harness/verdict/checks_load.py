@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from servemark.harness.clock import MS
 from servemark.harness.figures.frame import MISSING, Floats
 from servemark.harness.figures.metrics import METRICS, errors
+from servemark.harness.figures.objectives import view_of_class
 from servemark.harness.figures.stats import PERCENTS, Trend, certified, samples_needed, trend
+from servemark.harness.figures.summary import sample_count
 from servemark.harness.verdict.evidence import Evidence, Finding, graded, invalid, passed, reason, warning
 
-_WAITED_OUT = ("timeout_first_event", "timeout_gap", "timeout_total", "abandoned")
+_WAITED_OUT = ("timeout_first_event", "timeout_gap", "timeout_total", "abandoned", "gave_up")
 
 
 @reason("no_success")
@@ -21,7 +25,8 @@ def no_success(evidence: Evidence) -> Finding:
         return passed(f"{good} of {evidence.measured} measured requests succeeded.", good)
     if not evidence.measured:
         return invalid("No request was measured.", "Run longer, or shorten the warm-up.", 0)
-    kinds = ", ".join(f"{kind} {count}" for kind, count in errors(evidence.frame).items())
+    found = errors(evidence.frame) | {"gave_up": int((evidence.frame.measured & evidence.frame.gave_up).sum())}
+    kinds = ", ".join(f"{kind} {count}" for kind, count in found.items() if count)
     return invalid(f"None of {evidence.measured} requests succeeded ({kinds}).", "Look at error_detail.", 0)
 
 
@@ -44,8 +49,10 @@ def requests_sent(evidence: Evidence) -> Finding:
     planned = evidence.planned_in_window
     if evidence.loop == "closed" or not planned:
         return passed("There is no schedule to hold the number of requests against.")
-    sent = evidence.frame["sent_ns"][evidence.frame.measured]
-    inside = sent != MISSING
+    # A session's later turns follow on answers and stand in no schedule.
+    first = evidence.frame.measured & (evidence.frame["turn"] == 0)
+    sent = evidence.frame["sent_ns"][first]
+    inside = (sent != MISSING) | evidence.frame.gave_up[first]  # who gave up in the queue of a cap had come
     if evidence.paced:  # the last arrival is the window's end and may leave that much later
         inside &= sent <= evidence.window.end_ns + evidence.thresholds.client_lag_ms * MS
     off = abs(int(inside.sum()) / planned - 1)
@@ -75,12 +82,10 @@ def drain(evidence: Evidence) -> Finding:
 @reason("sample_size")
 def sample_size(evidence: Evidence) -> Finding:
     """Too few requests for a percentile that an SLO or a flag asks for."""
-    asked = [(limit.metric, limit.percent) for limit in (evidence.slo.limits if evidence.slo else ()) if limit.percent]
-    asked += [("ttft", percent) for percent in evidence.asked_percents]
-    for name, percent in asked:
-        n, needed = _samples(evidence, name), samples_needed(percent)
+    for whose, name, percent, n in _asked(evidence):
+        needed = samples_needed(percent)
         if n < needed:
-            message = f"{name} p{percent:g} is asked of {n} requests; it needs {needed}."
+            message = f"{name} p{percent:g} is asked of {n} requests{whose}; it needs {needed}."
             return invalid(message, f"Measure {needed} requests or ask for a lower percentile.", n, needed)
     least = evidence.thresholds.min_requests
     if evidence.measured < least:
@@ -125,6 +130,8 @@ def not_steady(evidence: Evidence) -> Finding:
     """TTFT or the server's queue moved one way over the window."""
     if evidence.at_once:
         return passed("All requests were intended at once: no window was to be steady.")
+    if evidence.varies:
+        return passed("The rate changes by plan: no window was to be steady.")
     limits, found = evidence.thresholds, trend(_waits(evidence))
     remedy = "Lengthen the warm-up, lower the load, or read the window's parts."
     if found is not None and _moved(found, limits.trend_z) and abs(found.late - found.early) > limits.trend_floor_ms:
@@ -157,9 +164,24 @@ def overloaded(evidence: Evidence) -> Finding:
         f"Requests in flight grew from {flying.early:.0f} to {flying.late:.0f} and waiting times with them: "
         "latencies here tell how long the run was, not how fast the server is."
     )
+    if evidence.varies:
+        return warning(message, "The rate changes by plan: read latencies by its stages.", growth, least)
     cap = f", or raise the cap of {evidence.cap} in flight, which holds requests back" if evidence.cap else ""
     remedy = f"Lower --rate{cap}; or claim the throughput alone, with --allow overloaded."
     return invalid(message, remedy, growth, least)
+
+
+def _asked(evidence: Evidence) -> Iterator[tuple[str, str, float, int]]:
+    """Of each percentile that is asked for: whose requests, the metric, the percentile, how many samples there are."""
+    limits = evidence.slo.limits if evidence.slo else ()
+    asked = [(limit.metric, limit.percent) for limit in limits if limit.percent]
+    for name, percent in asked + [("ttft", percent) for percent in evidence.asked_percents]:
+        yield "", name, percent, _samples(evidence, name)
+    for class_, own in (evidence.slo.classes if evidence.slo else {}).items():
+        for limit in own.limits:
+            if limit.percent:
+                view = view_of_class(own, evidence.view, class_)
+                yield f" of class {class_}", limit.metric, limit.percent, sample_count(METRICS[limit.metric], view)
 
 
 def _samples(evidence: Evidence, name: str) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 
 from servemark.harness.figures.chunks import counted
 from servemark.harness.figures.frame import MISSING
+from servemark.harness.figures.hang_ups import HangUps, hang_ups
 from servemark.harness.verdict.evidence import Evidence, Finding, graded, invalid, passed, reason, warning
 
 
@@ -94,7 +95,7 @@ def _untold(evidence: Evidence) -> Finding:
     if evidence.prompts_unique:
         return passed("Prompts are unique; the server does not tell its prefix cache hits.")
     remedy = "Start the server so that it reports cached tokens, or read the result as one with a warm cache."
-    return warning("Prompts repeat, and the server does not tell its prefix cache hits.", remedy)
+    return warning("Prompts repeat or begin alike, and the server does not tell its prefix cache hits.", remedy)
 
 
 def _held_before(evidence: Evidence, message: str, limit: float) -> Finding:
@@ -136,3 +137,38 @@ def other_load(evidence: Evidence) -> Finding:
     allowed = ours + max(limits.foreign_requests, limits.foreign_requests_share * ours)
     message = f"The server finished {finished:.0f} requests while this run had {ours}."
     return graded(message, "Keep other clients off the server while measuring.", finished, allowed, None)
+
+
+@reason("gave_up", "warning")
+def gave_up(evidence: Evidence) -> Finding:
+    """Clients gave up, and the server went on working for nobody."""
+    found = hang_ups(evidence.frame, evidence.server)
+    if found is None:
+        return passed("No client gave up.")
+    limits, said = evidence.thresholds, f"{found.clients} clients gave up after {found.waited_s:.3g} s (median)"
+    if not found.cut:
+        return passed(f"{said}, before their requests were sent.", 0)
+    least = limits.aborted_share * found.cut
+    if found.aborted is not None and found.aborted >= least:
+        return passed(f"{said}; {_counted(found)}.", found.aborted, least)
+    if found.unwanted_share is None and found.aborted is None:
+        return passed(f"{said}; the server does not tell what it did about it.")
+    if found.unwanted_share is not None and found.unwanted_share <= limits.unwanted_share:
+        return passed(f"{said}; {_counted(found)}.", found.unwanted_share, limits.unwanted_share)
+    remedy = "The server works for nobody: see that it looks for hang-ups, and that a proxy before it passes them on."
+    return warning(f"{said}; {_counted(found)}.", remedy, found.aborted, least)
+
+
+def _counted(found: HangUps) -> str:
+    """What the server did, in its own figures."""
+    said = []
+    if found.aborted is not None:
+        of = f" of the {found.cut} that were cut" if found.cut != found.clients else ""
+        said.append(f"the server counted {found.aborted} aborted requests{of}")
+    if found.unwanted_share is not None:
+        who = "it" if said else "the server"
+        said.append(
+            f"{who} generated {found.unwanted_tokens:,} tokens that nobody received, of {found.missing_tokens:,} that "
+            "were still to come"
+        )
+    return ", and ".join(said)

@@ -39,7 +39,7 @@ def chunk_counts(evidence: Evidence) -> Finding:
         return passed("It is known of every response how many tokens each chunk held.", 0.0, limit)
     message = f"{share:.2%} of responses do not say how many tokens their chunks held; ITL is of the others."
     remedy = "Read ICL and TPOT in place of ITL."
-    if share > limit and any(each.metric == "itl" for each in (evidence.slo.limits if evidence.slo else ())):
+    if share > limit and any(each.metric == "itl" for each in (evidence.slo.every_limit if evidence.slo else ())):
         return invalid(message, "Set the limit on ICL or TPOT in place of ITL.", share, limit)
     return graded(message, remedy, share, limit, None)
 

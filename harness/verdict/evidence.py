@@ -38,6 +38,8 @@ class Evidence:
     reports: tuple[WorkerReport, ...] = ()
     server: tuple[ServerSample, ...] = ()
     cap: int | None = None
+    varies: bool = False
+    """The rate changes by plan: nothing is expected to be steady."""
     planned_in_window: int | None = None
     slo: Slo | None = None
     asked_percents: tuple[float, ...] = ()

@@ -38,6 +38,8 @@ class Thresholds:
     uncached_share: float = 0.10
     foreign_requests_share: float = 0.01
     foreign_requests: int = 3
+    aborted_share: float = 0.8
+    unwanted_share: float = 0.5
     uncounted_share: float = 0.01
     outside_ms: float = 20.0
     outside_share: float = 0.2
