@@ -14,7 +14,7 @@ from servemark.harness.figures.summary import summarize
 from servemark.harness.figures.view import Origin
 from servemark.harness.types import ServerSample
 from servemark.harness.verdict.validity import Evidence, judge
-from servemark.results.headline import latencies_of_both, server_part, summary
+from servemark.results.headline import gave_up, latencies_of_both, server_part, summary
 
 
 def evaluate(
@@ -45,7 +45,7 @@ def measured(
         "summary": summary(frame, metrics),
         "metrics": metrics,
         "groups": groups(frame, window, slo, origin=origin),
-        "server": server_part(samples) | latencies_of_both(frame, samples),
+        "server": server_part(samples) | latencies_of_both(frame, samples) | gave_up(frame, samples),
     }
 
 
@@ -54,5 +54,7 @@ def objectives(evidence: Evidence, gate: bool) -> dict[str, Any]:
     if evidence.slo is None:
         return {"limits": [], "gate": gate, "met": None, "results": []}
     result = weigh(evidence.slo, evidence.view).to_json()
-    limits = result.pop("limits")
-    return {"limits": [each["limit"] for each in limits], "gate": gate, "results": limits, **result}
+    asked = [limit.text for limit in evidence.slo.limits]
+    for name, own in result.get("classes", {}).items():
+        own |= {"results": own["limits"], "limits": [limit.text for limit in evidence.slo.classes[name].limits]}
+    return {**result, "limits": asked, "gate": gate, "results": result["limits"]}

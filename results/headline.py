@@ -25,9 +25,11 @@ RATES = (
     "rps_run",
     "offered_rps",
     "goodput",
+    "goodput_run",
     "goodput_tps",
     "goodput_share",
     "error_rate",
+    "give_up_rate",
     "coalesced_share",
 )
 
@@ -48,12 +50,13 @@ def request_counts(frame: Frame) -> dict[str, float | None]:
     `counted_by_<source>` are the measured successes by who counted their tokens.
     """
     ok, measured = frame.ok, frame.measured
-    kinds = Counter(frame["error"][~ok].tolist())
+    kinds = Counter(frame["error"][frame.failed].tolist())
     sources = Counter(frame["token_source"][measured & ok].tolist())
     return {
         "requests": len(frame),
         "requests_ok": int(ok.sum()),
-        "requests_failed": int((~ok).sum()),
+        "requests_failed": int(frame.failed.sum()),
+        **({"requests_gave_up": int(frame.gave_up.sum())} if frame.gave_up.any() else {}),
         "requests_measured": int(measured.sum()),
         "requests_measured_ok": int((measured & ok).sum()),
         **{f"failed_{kind}": count for kind, count in kinds.most_common()},
@@ -100,6 +103,14 @@ def latencies_of_both(frame: Frame, samples: Sequence[ServerSample]) -> dict[str
         },
         "stages": {name: {"ms": side.ms, "n": side.n} for name, side in stages(all_in_one).items()},
     }
+
+
+def gave_up(frame: Frame, samples: Sequence[ServerSample]) -> dict[str, Any]:
+    """Clients that gave up, and what the server did about it; nothing where nobody did."""
+    from servemark.harness.figures.hang_ups import hang_ups
+
+    found = hang_ups(frame, whole(samples))
+    return {} if found is None else {"gave_up": found.to_json()}
 
 
 def prefix_hit_rate(server: Mapping[str, Any]) -> float | None:

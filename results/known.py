@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from servemark.harness.clock import SECOND
+from servemark.harness.plan.replay import time_notes
 from servemark.harness.plan.schedule import Schedule
 from servemark.harness.plan.spec import Loaded
 from servemark.harness.server.target import Replica, Target
@@ -21,10 +22,9 @@ if TYPE_CHECKING:
 
 def known_at_start(loaded: Loaded, schedule: Schedule, target: Target, endpoint: Endpoint) -> dict[str, Any]:
     """All that is known before the first request."""
-    section = loaded.spec.slo
     return {
         "simulated": target.simulated,
-        "slo": {"limits": list(section.limits), "gate": section.gate},
+        "slo": slo_part(loaded),
         "workload": {
             "name": loaded.name,
             "path": loaded.path,
@@ -39,14 +39,23 @@ def known_at_start(loaded: Loaded, schedule: Schedule, target: Target, endpoint:
     }
 
 
+def slo_part(loaded: Loaded) -> dict[str, Any]:
+    """As it stands in the workload."""
+    section, classes = loaded.spec.slo, loaded.spec.classes or {}
+    asked = {"limits": list(section.limits), "attainment": section.attainment, "gate": section.gate}
+    own = {name: each.slo.model_dump(mode="json") if each.slo else {} for name, each in classes.items()}
+    return asked | ({"classes": own} if own else {})
+
+
 def scheduled(loaded: Loaded, schedule: Schedule) -> dict[str, Any]:
     """What was planned; the counts are final when the run is over."""
     vocabulary = schedule.vocabulary
     return {
         "seeds": asdict(schedule.seeds),
         "data_digest": schedule.source.data_digest,
-        "notes": list(schedule.source.notes),
-        "nominal_rate": getattr(loaded.spec.load, "rate", None),
+        "notes": [*schedule.source.notes, *time_notes(loaded.spec, schedule.source)],
+        "nominal_rate": loaded.spec.load.mean_rate,
+        "stages": list(loaded.spec.load.course()),
         "planned_in_window": schedule.planned_in_window,
         "raised_prompts": schedule.raised_prompts,
         "vocabulary": {"origin": vocabulary.origin, "exact": vocabulary.exact, "note": vocabulary.note},

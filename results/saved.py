@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from servemark.harness.errors import ResultUnusable
-from servemark.harness.figures.slo import parse_slo
+from servemark.results.asked_slo import slo_of_run
 from servemark.results.recover import LoadedRun, load
 from servemark.results.schema import PARTIAL, RUN_JSON, part
 
@@ -33,9 +33,8 @@ def _newest() -> Path:
 def _worked_out(saved: LoadedRun) -> LoadedRun:
     from servemark.results.evaluate import measured
 
-    limits = part(saved.run, "slo").get("limits")
     try:
-        slo = parse_slo(limits) if limits else None
+        slo = slo_of_run(saved.run)
     except (TypeError, ValueError):  # the file may be anybody's
         slo = None
     found = measured(saved.frame(), saved.server_samples(), slo)

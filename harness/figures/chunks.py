@@ -112,24 +112,25 @@ def tokens_in(frame: Frame, window: Window) -> Tokens:
     return Tokens(float(tokens[known_chunks].sum()) + spread, spread, uncounted)
 
 
-def deadlines(frame: Frame, origin: str, first_ms: float, each_ms: float) -> Deadlines:
+def deadlines(frame: Frame, origin: str, first_ms: Floats | float, each_ms: Floats | float) -> Deadlines:
     """Fluidity as the etalon paper has it (arXiv 2407.07000): the first token is due `first_ms` after `origin`.
 
     Each next one is due `each_ms` after the later of its predecessor's deadline and arrival: a token that is early
     leaves slack to those after it, one that is late starts the count anew. In a chunk only the first token can be
-    late, because those beside it are due later and came with it.
+    late, because those beside it are due later and came with it. Both times are one for all rows, or one for each.
     """
     tokens, known = counted(frame)
     usable = known & (frame[origin] != MISSING)
     met, stalled = np.full(len(frame), np.nan), np.full(len(frame), np.nan)
-    due, each = round(first_ms * MS), round(each_ms * MS)
+    due, each = (_per_row(ms, len(frame)) for ms in (first_ms, each_ms))
     for rows in _blocks(frame.offsets):
         chunks = slice(int(frame.offsets[rows.start]), int(frame.offsets[rows.stop]))
         counts, use = frame.counts[rows], usable[rows]
         row = np.repeat(np.arange(len(use)), counts)
         n = np.where(use[row], tokens[chunks], 0).astype(np.int64)
         since = frame.chunk_ns[chunks] - np.where(use, frame[origin][rows], 0)[row]
-        late = _lateness(since, n, row, np.concatenate(([0], np.cumsum(counts)[:-1])), counts > 0, due, each)
+        starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
+        late = _lateness(since, n, row, starts, counts > 0, due[rows], each[rows])
         total = np.bincount(row, n, len(use))
         missed = np.bincount(row, late > 0, len(use))
         opening = np.concatenate(([True], row[1:] != row[:-1])) if len(row) else np.zeros(0, dtype=np.bool_)
@@ -138,6 +139,11 @@ def deadlines(frame: Frame, origin: str, first_ms: float, each_ms: float) -> Dea
         met[rows][use] = 1 - missed[use] / total[use]
         stalled[rows][use] = np.bincount(row, late, len(use))[use] / MS
     return Deadlines(met, stalled)
+
+
+def _per_row(ms: Floats | float, rows: int) -> Ints:
+    """In ns."""
+    return np.broadcast_to(np.rint(np.multiply(ms, MS)), rows).astype(np.int64)
 
 
 def _blocks(offsets: Ints, chunks: int = 500_000) -> Iterator[slice]:
@@ -150,7 +156,7 @@ def _blocks(offsets: Ints, chunks: int = 500_000) -> Iterator[slice]:
         start = stop
 
 
-def _lateness(since: Ints, n: Ints, row: Ints, starts: Ints, filled: Mask, due: int, each: int) -> Ints:
+def _lateness(since: Ints, n: Ints, row: Ints, starts: Ints, filled: Mask, due: Ints, each: Ints) -> Ints:
     """ns by which each chunk's first token is late. `since` the origin; `starts` the first chunk of each row."""
     if not len(since):
         return since
@@ -159,12 +165,12 @@ def _lateness(since: Ints, n: Ints, row: Ints, starts: Ints, filled: Mask, due: 
     first[filled] = before[starts[filled]]
     place = before - first[row]  # index of the chunk's first token in its response
     # Less place * each, a deadline only changes when a token is late: it is a running maximum of what came before.
-    shifted = np.where(n > 0, since - place * each, due)
+    shifted = np.where(n > 0, since - place * each[row], due[row])
     previous = np.empty_like(shifted)
     previous[1:] = shifted[:-1]
-    previous[starts[filled]] = due
+    previous[starts[filled]] = due[filled]
     # One running maximum serves all rows: each row is lifted above every value of the rows before it.
-    low = min(int(shifted.min()), due)
-    lift = row * (max(int(shifted.max()), due) - low + 1) - low
+    low = min(int(shifted.min()), int(due.min()))
+    lift = row * (max(int(shifted.max()), int(due.max())) - low + 1) - low
     so_far = np.maximum.accumulate(previous + lift) - lift
     return np.asarray(np.where(n > 0, np.maximum(shifted - so_far, 0), 0), dtype=np.int64)

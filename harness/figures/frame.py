@@ -144,6 +144,15 @@ class Frame:
         return np.asarray(self.columns["error"] == None, dtype=np.bool_)  # noqa: E711 (elementwise)
 
     @cached_property
+    def gave_up(self) -> Mask:
+        """Whose client hung up, as the workload asks: no answer, and no failure of the server's."""
+        return np.asarray(self.columns["error"] == "gave_up", dtype=np.bool_)
+
+    @cached_property
+    def failed(self) -> Mask:
+        return ~self.ok & ~self.gave_up
+
+    @cached_property
     def counts(self) -> Ints:
         """Chunks of each row."""
         return np.diff(self.offsets)

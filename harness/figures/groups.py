@@ -22,6 +22,8 @@ Labels = Callable[[Frame], Sequence[Any]]
 
 GROUPS: Registry[Labels] = Registry("kind of group")
 MAX_GROUPS = 32
+HIT_SHARE = 0.1
+"""From this part of a prompt on it was found in the prefix cache: a chat template alone is less."""
 
 
 @GROUPS.register("class")
@@ -48,6 +50,17 @@ def by_input_length(frame: Frame) -> Sequence[Hashable]:
     told, asked = frame["prompt_tokens"], frame["asked_prompt_tokens"]
     tokens = np.where(told > 0, told, asked)
     return [None if each == MISSING else 1 << (max(1, each) - 1).bit_length() for each in tokens.tolist()]
+
+
+@GROUPS.register("cached")
+def by_cache(frame: Frame) -> Sequence[Hashable]:
+    """`hit` where a tenth of the prompt or more came from the prefix cache, by the response; nothing if none tells."""
+    cached, tokens = frame["cached_tokens"], frame["prompt_tokens"]
+    told = cached != MISSING
+    # Some servers leave the field out where it is 0.
+    share = np.where(told, cached, 0) / np.maximum(tokens, 1)
+    labels = np.where(share >= HIT_SHARE, "hit", "miss")
+    return [label if known and told.any() else None for label, known in zip(labels.tolist(), tokens > 0, strict=True)]
 
 
 def groups(

@@ -19,19 +19,19 @@ __all__ = ["METRICS", "Metric", "Scalar", "View", "errors", "view_of"]
 # Latencies
 
 
-@metric("ttft", "ms", "lower", origin="run")
+@metric("ttft", "ms", "lower", origin="run", early=True)
 def ttft(view: View) -> Floats:
     """Time to first token: the first event that carries one, less the origin."""
     return view.since_ms("first_token_ns")
 
 
-@metric("ttft_sent", "ms", "lower", origin="sent")
+@metric("ttft_sent", "ms", "lower", origin="sent", early=True)
 def ttft_sent(view: View) -> Floats:
     """TTFT counted from the moment the request was sent."""
     return view.frame.ms_between("sent_ns", "first_token_ns")
 
 
-@metric("ttfa", "ms", "lower", origin="run")
+@metric("ttfa", "ms", "lower", origin="run", early=True)
 def ttfa(view: View) -> Floats:
     """Time to first answer token: the first token that is not reasoning."""
     return view.since_ms("first_answer_ns")
@@ -209,35 +209,51 @@ def offered_rps(view: View) -> Scalar:
 
 @metric("goodput", "req/s", "higher", "scalar", origin="run", needs_slo=True)
 def goodput(view: View) -> Scalar:
-    """Requests intended inside the steady window that met every limit of the SLO, per second."""
-    return _ratio(int((_intended_inside(view) & view.passes).sum()), view.window.seconds)
+    """Requests intended inside the steady window that met every limit on requests, per second."""
+    inside, seconds = _intended_inside(view) & view.judged, view.window.seconds
+    offered = {"offered": int(inside.sum()) / seconds} if seconds > 0 else None
+    return _ratio(int((inside & view.good).sum()), seconds, offered)
+
+
+@metric("goodput_run", "req/s", "higher", "scalar", origin="run", window="run", needs_slo=True)
+def goodput_run(view: View) -> Scalar:
+    """Requests of the whole run that met every limit on requests, warm-up included, per second."""
+    return _ratio(int(view.good.sum()), view.whole.seconds)
 
 
 @metric("goodput_tps", "tok/s", "higher", "scalar", origin="run", needs_slo=True)
 def goodput_tps(view: View) -> Scalar:
     """Output tokens of the requests that goodput counts, per second."""
-    rows = _intended_inside(view) & view.passes & (view.frame["output_tokens"] > 0)
+    rows = _intended_inside(view) & view.good & (view.frame["output_tokens"] > 0)
     return _ratio(int(view.frame["output_tokens"][rows].sum()), view.window.seconds)
 
 
 @metric("goodput_share", "share", "higher", "scalar", origin="run", needs_slo=True)
 def goodput_share(view: View) -> Scalar:
-    """Share of the measured requests, failed ones included, that met every limit of the SLO."""
-    return _ratio(int(view.passes.sum()), int(view.frame.measured.sum()))
+    """Share of the measured requests, failed ones included, that met every limit on requests."""
+    return _ratio(int((view.good & view.frame.measured).sum()), int((view.frame.measured & view.judged).sum()))
 
 
 @metric("error_rate", "share", "lower", "scalar")
 def error_rate(view: View) -> Scalar:
     """Share of the measured requests that failed, those abandoned at the drain limit included."""
     measured = view.frame.measured
-    return _ratio(int((measured & ~view.frame.ok).sum()), int(measured.sum()), {"kinds": errors(view.frame)})
+    return _ratio(int((measured & view.frame.failed).sum()), int(measured.sum()), {"kinds": errors(view.frame)})
+
+
+@metric("give_up_rate", "share", "lower", "scalar")
+def give_up_rate(view: View) -> Scalar:
+    """Share of the measured requests whose client hung up after its wait, as the workload asks; no failures."""
+    measured = view.frame.measured
+    gone = int((measured & view.frame.gave_up).sum())
+    return _ratio(gone, int(measured.sum()), {"requests": gone} if gone else None)
 
 
 def errors(frame: Frame) -> dict[str, int]:
-    """Measured requests by kind of error, most frequent first."""
+    """Measured requests that failed, by kind of error, most frequent first; who gave up has not failed."""
     from collections import Counter
 
-    failed = frame["error"][frame.measured & ~frame.ok]
+    failed = frame["error"][frame.measured & frame.failed]
     return dict(Counter(failed.tolist()).most_common())
 
 

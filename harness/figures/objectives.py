@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,19 +30,25 @@ class LimitResult:
 
 @dataclass(frozen=True, slots=True)
 class SloResult:
-    """How a run stands to its SLO. `met` is what a gate asks; `reasons` are sentences, one for each miss."""
+    """How a run stands to its SLO. `met` is what a gate asks; `reasons` are sentences, one for each miss.
+
+    `good` of `measured` requests are `share`; all are of those for which some limit on requests holds, and None where
+    it holds for none. `attainment` is None where the joint share of a mix is not judged. `classes` holds each class's
+    own.
+    """
 
     met: bool
-    good: int
+    good: int | None
     measured: int
     share: float | None
-    attainment: float
+    attainment: float | None
     limits: tuple[LimitResult, ...]
     reasons: tuple[str, ...]
+    classes: Mapping[str, SloResult] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         rows = [{"limit": each.limit.text, "value": each.value, "met": each.met} for each in self.limits]
-        return {
+        found = {
             "met": self.met,
             "good": self.good,
             "measured": self.measured,
@@ -50,21 +57,45 @@ class SloResult:
             "limits": rows,
             "reasons": list(self.reasons),
         }
+        return found | (
+            {"classes": {name: own.to_json() for name, own in self.classes.items()}} if self.classes else {}
+        )
 
 
 def weigh(slo: Slo, view: View) -> SloResult:
-    """Judges the joint share against the attainment, and limits on the run on adjusted percentiles."""
-    measured, good = int(view.frame.measured.sum()), int(slo.passes(view).sum())
+    """Judges the joint share against the attainment, and limits on the run on adjusted percentiles.
+
+    Of a mix each class has to meet its own besides; what the file asks of requests is then judged by class.
+    """
+    classes = {name: weigh(own, view_of_class(own, view, name)) for name, own in slo.classes.items() if own.limits}
+    needed = _needed(slo)
+    judged = slo.judged(view.frame) & view.frame.measured
+    measured, good = int(judged.sum()), int((slo.meets(view) & judged).sum())
     share = good / measured if measured else None
-    needed = DEFAULT_ATTAINMENT if slo.attainment is None else slo.attainment
-    results = tuple(_result(limit, view, needed) for limit in slo.limits)
+    limits = slo.limits if not slo.classes else tuple(each for each in slo.limits if not each.per_request)
+    results = tuple(_result(limit, view, needed or 0.0) for limit in limits)
     reasons = [_reason(each, view) for each in results if not each.met and not each.limit.per_request]
-    if share is None:
+    if not view.frame.measured.any():
         reasons.append("no request was measured")
-    elif slo.per_request and share < needed:
-        texts = ",".join(limit.text for limit in slo.per_request)
+    elif share is not None and needed is not None and share < needed:
+        texts = ",".join(limit.text for limit in slo.per_request) if not slo.classes else "the limits of their classes"
         reasons.append(f"{share:.2%} of {measured} requests meet {texts}; {needed:g} of them must")
-    return SloResult(not reasons, good, measured, share, needed, results, tuple(reasons))
+    reasons += [f"class {name}: {reason}" for name, own in classes.items() for reason in own.reasons]
+    counted = None if share is None else good
+    return SloResult(not reasons, counted, measured, share, needed, results, tuple(reasons), classes)
+
+
+def view_of_class(own: Slo, view: View, name: str) -> View:
+    """The requests of one class, held to its own SLO; rates are its own part, over the window of the whole run."""
+    return replace(view, frame=view.frame.take(view.frame["class_"] == name), slo=own, pooled={})
+
+
+def _needed(slo: Slo) -> float | None:
+    """The joint share of a mix is not judged where only classes say what they need."""
+    if slo.attainment is not None:
+        return slo.attainment
+    named = any(own.attainment is not None for own in slo.classes.values())
+    return None if named else DEFAULT_ATTAINMENT
 
 
 def figure(value: float | None, unit: str) -> str:
@@ -101,5 +132,6 @@ def _reason(result: LimitResult, view: View) -> str:
         return f"{name} is {figure(result.value, metric.unit)}; {bound}"
     failed = int((view.frame.measured & ~view.frame.ok).sum())
     if metric.kind == "per_request" and failed:
-        return f"{name} is infinite, as {failed} of {int(view.frame.measured.sum())} requests failed; {bound}"
+        what = "failed or were given up" if (view.frame.measured & view.frame.gave_up).any() else "failed"
+        return f"{name} is infinite, as {failed} of {int(view.frame.measured.sum())} requests {what}; {bound}"
     return f"{name} has no value; {bound}"

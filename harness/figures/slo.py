@@ -7,15 +7,16 @@ at most where lower is better, at least where higher is. A metric with one value
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from servemark.harness.figures.metrics import METRICS
 from servemark.harness.figures.view import Metric, View
 
 if TYPE_CHECKING:
-    from servemark.harness.figures.frame import Mask
+    from servemark.harness.figures.frame import Frame, Mask
 
 _TIMES = {"us": 1e-3, "ms": 1.0, "s": 1e3, "min": 6e4}
 _UNITS: dict[str, dict[str, float]] = {
@@ -58,26 +59,86 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Slo:
+    """Limits, and the share of requests that is to meet those on requests.
+
+    Of a mix `classes` holds what each class is to meet, and then of `limits` only those on the run are the run's: the
+    others have become those of the classes that name none; see `by_class`.
+    """
+
     limits: tuple[Limit, ...]
     attainment: float | None = None
+    classes: Mapping[str, Slo] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return ",".join(limit.text for limit in self.limits)
 
     @property
+    def said(self) -> str:
+        """Its limits, and those of each class."""
+        own = (f"{name}: {each}" for name, each in self.classes.items() if each.limits)
+        return "; ".join(filter(None, (str(self), *own)))
+
+    @property
     def per_request(self) -> tuple[Limit, ...]:
         return tuple(limit for limit in self.limits if limit.per_request)
 
-    def deadlines_ms(self) -> dict[str, float]:
-        """The per-request limits that set deadlines for tokens: ttft and tpot."""
-        return {each.metric: each.value for each in self.per_request if each.metric in ("ttft", "tpot")}
+    @property
+    def every_limit(self) -> tuple[Limit, ...]:
+        """Those of the classes included."""
+        return tuple(chain(self.limits, *(own.limits for own in self.classes.values())))
+
+    @property
+    def apart(self) -> bool:
+        """Some class is to meet something else than all."""
+        everywhere = Slo(self.per_request, self.attainment)
+        return any(own != everywhere for own in self.classes.values())
+
+    def of_class(self, name: str) -> Slo:
+        """What requests of a class are to meet."""
+        return self.classes.get(name, self)
+
+    def deadlines_ms(self, class_: str = "") -> dict[str, float]:
+        """The limits on requests of a class that set deadlines for tokens: ttft and tpot."""
+        limits = self.of_class(class_).per_request
+        return {each.metric: each.value for each in limits if each.metric in ("ttft", "tpot")}
+
+    def judged(self, frame: Frame) -> Mask:
+        """Requests for which some limit on requests holds."""
+        found = frame.ok & False
+        for own, rows in self._parts(frame):
+            found |= rows & bool(own.per_request)
+        return found
+
+    def meets(self, view: View) -> Mask:
+        """Requests of any phase that succeeded and meet every limit on requests that holds for them."""
+        good = view.frame.ok
+        for own, rows in self._parts(view.frame):
+            for limit in own.per_request:
+                good = good & (~rows | limit.rows(view))
+        return good
 
     def passes(self, view: View) -> Mask:
-        """Requests that are measured, succeeded and meet every per-request limit."""
-        good = view.frame.measured & view.frame.ok
-        for limit in self.per_request:
-            good = good & limit.rows(view)
-        return good
+        """Those of them that are measured."""
+        return self.meets(view) & view.frame.measured
+
+    def _parts(self, frame: Frame) -> Iterator[tuple[Slo, Mask]]:
+        """Each SLO with the rows that it holds for."""
+        left = ~(frame.ok & False)
+        for name, own in self.classes.items():
+            rows = frame["class_"] == name
+            yield own, rows
+            left &= ~rows
+        yield self, left
+
+
+def by_class(top: Slo, classes: Mapping[str, Slo | None]) -> Slo:
+    """`top` with what each class is to meet: its own limits, else those of `top` on requests; likewise attainment."""
+    found = {}
+    for name, own in classes.items():
+        limits = own.limits if own is not None and own.limits else top.per_request
+        attainment = own.attainment if own is not None and own.attainment is not None else top.attainment
+        found[name] = Slo(limits, attainment)
+    return replace(top, classes=found)
 
 
 def parse_slo(text: str | Iterable[str], attainment: float | None = None) -> Slo:

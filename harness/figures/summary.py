@@ -10,7 +10,7 @@ import numpy as np
 
 from servemark.harness.figures import stats
 from servemark.harness.figures.chunks import Gaps
-from servemark.harness.figures.frame import Floats, Frame, Window
+from servemark.harness.figures.frame import Floats, Frame, Mask, Window
 from servemark.harness.figures.metrics import METRICS
 from servemark.harness.figures.view import Metric, Origin, Scalar, View, view_of
 
@@ -33,8 +33,9 @@ def summarize(
     `window` is the steady window; the default runs from the first to the last measured arrival. `whole` is the run's.
     """
     view = view_of(frame, window, slo, origin, whole)
+    judged = bool(view.judged.any()) if len(frame) else slo is not None
     chosen = [METRICS[name] for name in (METRICS if names is None else names)]
-    return {each.name: describe(each, view, seed) for each in chosen if slo is not None or not each.needs_slo}
+    return {each.name: describe(each, view, seed) for each in chosen if judged or not each.needs_slo}
 
 
 def describe(metric: Metric, view: View, seed: int = 0) -> dict[str, Any]:
@@ -61,17 +62,34 @@ def describe(metric: Metric, view: View, seed: int = 0) -> dict[str, Any]:
 
 def samples(metric: Metric, view: View) -> Floats:
     """A per-request metric's values in order of intended time, undefined ones left out."""
-    values = metric.compute(view)
-    rows = view.frame.measured if metric.failures == "apart" else view.frame.measured & view.frame.ok
+    values, frame = metric.compute(view), view.frame
+    rows = frame.measured if metric.failures == "apart" else frame.measured & (frame.ok | _early(metric, frame))
     chosen: Floats = values[rows]
     return chosen[~np.isnan(chosen)]
 
 
+def _early(metric: Metric, frame: Frame) -> Mask:
+    """Requests without an answer whose value may stand all the same."""
+    return frame.gave_up & metric.early
+
+
 def adjusted(metric: Metric, view: View) -> Floats:
-    """Those values, sorted, with each failed request as infinitely bad."""
-    failed = int((view.frame.measured & ~view.frame.ok).sum()) if metric.failures == "worst" else 0
+    """Those values, sorted, with each request that failed, or whose client gave up before it, as infinitely bad."""
+    frame, failed = view.frame, 0
+    if metric.failures == "worst":
+        known = _early(metric, frame)
+        if known.any():
+            known &= ~np.isnan(metric.compute(view))
+        failed = int((frame.measured & ~frame.ok & ~known).sum())
     worst = -np.inf if metric.better == "higher" else np.inf
     return np.sort(np.concatenate((samples(metric, view), np.full(failed, worst))))
+
+
+def sample_count(metric: Metric, view: View) -> int:
+    """How many requests a percentile of it is taken of."""
+    if metric.kind == "pooled":
+        return len(np.unique(metric.compute(view).rows))
+    return len(adjusted(metric, view))
 
 
 def _scalar(scalar: Scalar, view: View, metric: Metric) -> dict[str, Any]:
@@ -104,12 +122,18 @@ def _per_request(metric: Metric, view: View) -> dict[str, Any]:
     if metric.better == "lower" and metric.failures == "worst":
         entry |= _adjusted(adjusted(metric, view))
     if metric.name in ("fluidity", "stall_time"):
-        first, each, source = view.due_ms
-        entry["deadlines"] = {"ttft_ms": first, "tpot_ms": each, "source": source}
+        entry["deadlines"] = _deadlines(view)
     if metric.name in ("tpot", "tps_user"):
         rows = view.frame.measured & view.frame.ok
         entry["first_chunk_assumed"] = int(np.isnan(view.first_tokens[rows]).sum())
     return entry
+
+
+def _deadlines(view: View) -> dict[str, Any]:
+    """Those of all requests, or by class where they differ."""
+    if len(set(view.due.values())) == 1:
+        return next(iter(view.due.values()))._asdict()
+    return {"source": "slo", "classes": {name: due._asdict() for name, due in view.due.items()}}
 
 
 def _adjusted(ordered: Floats) -> dict[str, Any]:

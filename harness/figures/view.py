@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from servemark.harness.registry import Registry
 
@@ -43,6 +43,8 @@ class Metric:
     vacuous: bool
     """A response with nothing after its first chunk has no value and meets any limit."""
     needs_slo: bool
+    early: bool
+    """Known before the answer has ended: it stands where the client gave up after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +55,25 @@ class Scalar:
     notes: Mapping[str, Any] | None = None
 
 
+class Due(NamedTuple):
+    """Deadlines of the first and of each next token, and who set them."""
+
+    ttft_ms: float
+    tpot_ms: float
+    source: str
+
+
 class Objectives(Protocol):
     """What metrics ask of an SLO."""
 
-    def passes(self, view: View) -> Mask:
-        """Requests that are measured, succeeded and meet every per-request limit."""
+    def judged(self, frame: Frame) -> Mask:
+        """Requests for which some limit on requests holds."""
 
-    def deadlines_ms(self) -> dict[str, float]:
-        """The per-request limits that set deadlines for tokens: ttft and tpot."""
+    def meets(self, view: View) -> Mask:
+        """Requests of any phase that succeeded and meet every limit on requests that holds for them."""
+
+    def deadlines_ms(self, class_: str) -> dict[str, float]:
+        """The limits on requests of a class that set deadlines for tokens: ttft and tpot."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +92,16 @@ class View:
         return self.frame.ms_between(f"{self.origin}_ns", stamp)
 
     @cached_property
-    def passes(self) -> Mask:
-        """Requests that are measured, succeeded and meet every per-request limit."""
+    def judged(self) -> Mask:
+        """Requests for which some limit on requests holds; none without an SLO."""
+        return self.frame.ok & False if self.slo is None else self.slo.judged(self.frame)
+
+    @cached_property
+    def good(self) -> Mask:
+        """Requests of any phase that succeeded and meet the limits on requests that hold for them, one or more."""
         if self.slo is None:
             raise ValueError("goodput needs an SLO")
-        return self.slo.passes(self)
+        return self.slo.meets(self) & self.judged
 
     @cached_property
     def pool(self) -> Frame:
@@ -110,23 +128,34 @@ class View:
         return first_chunk_tokens(self.frame)
 
     @cached_property
-    def due_ms(self) -> tuple[float, float, str]:
-        """Deadlines of the first and of each next token, and who set them."""
-        limits = self.slo.deadlines_ms() if self.slo is not None else {}
-        source = "slo" if limits else "default"
-        return limits.get("ttft", TTFT_DEADLINE_MS), limits.get("tpot", TPOT_DEADLINE_MS), source
+    def due(self) -> dict[str, Due]:
+        """The deadlines of each class."""
+        names = sorted(set(self.frame["class_"].tolist())) or [""]
+        return {name: due_of(self.slo, name) for name in names}
 
     @cached_property
     def deadlines(self) -> Deadlines:
+        import numpy as np
+
         from servemark.harness.figures.chunks import deadlines
 
-        return deadlines(self.frame, f"{self.origin}_ns", *self.due_ms[:2])
+        origin, classes = f"{self.origin}_ns", self.frame["class_"].tolist()
+        if len(set(self.due.values())) == 1:
+            return deadlines(self.frame, origin, *next(iter(self.due.values()))[:2])
+        first, each = (np.array([self.due[name][place] for name in classes]) for place in (0, 1))
+        return deadlines(self.frame, origin, first, each)
 
     @cached_property
     def steady_tokens(self) -> Tokens:
         from servemark.harness.figures.chunks import tokens_in
 
         return tokens_in(self.frame, self.window)
+
+
+def due_of(slo: Objectives | None, class_: str) -> Due:
+    limits = slo.deadlines_ms(class_) if slo is not None else {}
+    source = "slo" if limits else "default"
+    return Due(limits.get("ttft", TTFT_DEADLINE_MS), limits.get("tpot", TPOT_DEADLINE_MS), source)
 
 
 METRICS: Registry[Metric] = Registry("metric")
@@ -143,13 +172,14 @@ def metric(
     failures: Literal["worst", "apart"] = "worst",
     vacuous: bool = False,
     needs_slo: bool = False,
+    early: bool = False,
 ) -> Callable[[Callable[[View], Any]], Callable[[View], Any]]:
     """Registers a metric; the function's docstring is its one-line definition."""
 
     def add(compute: Callable[[View], Any]) -> Callable[[View], Any]:
         about = (compute.__doc__ or "").strip()
         METRICS.register(name)(
-            Metric(name, unit, better, kind, origin, window, about, compute, failures, vacuous, needs_slo)
+            Metric(name, unit, better, kind, origin, window, about, compute, failures, vacuous, needs_slo, early)
         )
         return compute
 

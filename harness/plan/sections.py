@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from servemark.harness.plan.strict import Count, Duration, PositiveDuration, Strict, Warmup, WarmupField, one_or_many
+from servemark.harness.plan.times import Times, TimesField
 from servemark.harness.types import Endpoint, Options
 from servemark.harness.units import parse_duration
 
@@ -22,6 +23,23 @@ class Timeouts(Strict):
     first_event: PositiveDuration = Field(default=120 * 10**9, description="from sending to the first event")
     gap: PositiveDuration = Field(default=60 * 10**9, description="between two arrivals of bytes")
     total: PositiveDuration = Field(default=600 * 10**9, description="for the whole request")
+
+
+class GiveUp(Strict):
+    """Clients that hang up when they have waited too long, which is no failure of the server's."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = Field(description="share of the requests whose clients do")
+    after: TimesField = Field(description="how long they wait from the intended time on: a time or a distribution")
+    unless: Literal["first_token", "end"] = Field(
+        default="first_token", description="what they wait for: the first token, or the end of the answer"
+    )
+
+    @field_validator("after")
+    @classmethod
+    def _waits(cls, after: Times) -> Times:
+        if after.never:
+            raise ValueError("a client that waits no time asks nothing; write a time such as 2s")
+        return after
 
 
 class RequestSection(Strict):
@@ -44,6 +62,7 @@ class RequestSection(Strict):
         default="reuse", description="kept alive and opened ahead, or a new one for each request"
     )
     timeouts: Timeouts = Timeouts()
+    give_up: GiveUp | None = Field(default=None, description="clients that hang up; null: all wait to the end")
 
     def options(self, model: str, endpoint: Endpoint) -> Options:
         """The part that a server's adapter encodes, with the endpoint that was settled on."""
@@ -65,7 +84,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 class SeedsSection(Strict):
     """One seed per dimension; the same seeds give the same requests at the same times."""
 
-    arrivals: Seed = Field(default=0, description="of the gaps between requests")
+    arrivals: Seed = Field(default=0, description="of the times: gaps between requests, think times, who gives up")
     prompts: Seed | None = Field(
         default=None, description="of the prompts' words; null draws a new one for each run and records it"
     )
@@ -101,8 +120,8 @@ class RunSection(Strict):
 _LIMIT = re.compile(r"^\s*[a-z_0-9]+(:[a-z]+[0-9_.]*)?\s*=\s*[^=,\s][^=,]*$")
 
 
-class SloSection(Strict):
-    """Service level objectives: `ttft=200ms` is a limit on each request, `ttft:p99=500ms` one on the run."""
+class _Limits(Strict):
+    """What answers should meet."""
 
     limits: Annotated[
         tuple[str, ...], BeforeValidator(one_or_many, json_schema_input_type=str | tuple[str, ...]), Field(strict=False)
@@ -110,7 +129,6 @@ class SloSection(Strict):
     attainment: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="share of requests that must meet every limit on requests"
     )
-    gate: bool = Field(default=False, description="a missed objective ends the command with exit code 1")
 
     @field_validator("limits")
     @classmethod
@@ -119,3 +137,13 @@ class SloSection(Strict):
             if not _LIMIT.match(limit):
                 raise ValueError(f"{limit.strip()!r} is no limit; write ttft=200ms or ttft:p99=500ms")
         return limits
+
+
+class SloSection(_Limits):
+    """Service level objectives: `ttft=200ms` is a limit on each request, `ttft:p99=500ms` one on the run."""
+
+    gate: bool = Field(default=False, description="a missed objective ends the command with exit code 1")
+
+
+class ClassSlo(_Limits):
+    """Those of one class: its own limits stand in place of the file's limits on requests."""

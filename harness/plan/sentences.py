@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain
 from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from servemark.harness.errors import BadInput
 from servemark.harness.plan.strict import Registered
@@ -32,6 +34,8 @@ class Where:
                 rest = dotted(path[length:])
                 return f"{flag}: {rest}: {text}" if rest else f"{flag}: {text}"
         place = f"{self.document.label}:{self.document.line(path)}"
+        inside = [flag for flagged, flag in self.flagged.items() if path and flagged[: len(path)] == path]
+        text += f" (here with {' and '.join(inside)})" if inside else ""
         return f"{place}: {dotted(path)}: {text}" if path else f"{place}: {text}"
 
 
@@ -138,7 +142,12 @@ def _unknown_key(path: Path, raw: Any, model: type[BaseModel]) -> str:
 def _model_at(path: Path, raw: Any, model: type[BaseModel]) -> type[BaseModel] | None:
     """The model that reads the mapping at a path."""
     current: type[BaseModel] | None = model
+    named: type[BaseModel] | None = None  # the model of each value, inside a mapping whose keys are the user's
     for part in path:
+        if named is not None:
+            raw = raw.get(part) if isinstance(raw, dict) else None
+            current, named = named, None
+            continue
         if isinstance(part, int):  # an item of a list, whose model is known from the list's field
             raw = raw[part] if isinstance(raw, list) else None
             continue
@@ -147,14 +156,26 @@ def _model_at(path: Path, raw: Any, model: type[BaseModel]) -> type[BaseModel] |
         if field is None:
             return None
         annotation = next(iter(get_args(field.annotation)), field.annotation)
+        named = _of_each(annotation)
         current = cast("type[BaseModel]", annotation) if _is_model(annotation) else None
-        for chooser in field.metadata:
-            if isinstance(chooser, Registered):
-                try:
-                    current = chooser.model_for(chooser.spell_out(raw))
-                except ValueError:
-                    return None
+        for chooser in _choosers(field):
+            try:
+                current = chooser.model_for(chooser.spell_out(raw))
+            except ValueError:
+                return None
     return current
+
+
+def _choosers(field: FieldInfo) -> list[Registered[Any]]:
+    """Of the field's own annotation, or of one that may also be null."""
+    members = (getattr(member, "__metadata__", ()) for member in get_args(field.annotation))
+    return [each for each in chain(field.metadata, *members) if isinstance(each, Registered)]
+
+
+def _of_each(annotation: Any) -> type[BaseModel] | None:
+    """`Model` of `dict[str, Model]`."""
+    last = get_args(annotation)[-1:]
+    return cast("type[BaseModel]", last[0]) if last and _is_model(last[0]) else None
 
 
 def _keys(model: type[BaseModel], place: str) -> Iterator[tuple[str, str]]:
@@ -164,10 +185,9 @@ def _keys(model: type[BaseModel], place: str) -> Iterator[tuple[str, str]]:
         below = f"{place}.{name}" if place else name
         if _is_model(field.annotation) and not field.metadata:
             yield from _keys(field.annotation, below)  # type: ignore[arg-type]
-        for chooser in field.metadata:
-            if isinstance(chooser, Registered):
-                for _, chosen in chooser.registry.items():
-                    yield from _keys(chosen, below)
+        for chooser in _choosers(field):
+            for _, chosen in chooser.registry.items():
+                yield from _keys(chosen, below)
 
 
 def _is_model(annotation: Any) -> bool:

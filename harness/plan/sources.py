@@ -19,6 +19,7 @@ from pydantic import Field
 
 from servemark.harness.errors import BadInput
 from servemark.harness.plan.cache_salt import salt_text, salted
+from servemark.harness.plan.lengths import together, with_data
 from servemark.harness.plan.strict import Strict
 from servemark.harness.plan.vocabulary import Composer, Segment, Vocabulary
 from servemark.harness.registry import Registry
@@ -64,6 +65,10 @@ class Prepared:
     most_tokens: int | None = None
     """No request asks for more input and output tokens together; None: not known."""
 
+    def holds(self, index: int) -> bool:
+        """Whether there is an item of this number; asked before anything else is asked of it."""
+        return self.size is None or index < self.size
+
     def lengths(self, index: int) -> tuple[int | None, int | None]:
         """Input and output tokens as asked of the first request, before the least that a prompt can have."""
         raise NotImplementedError
@@ -103,6 +108,11 @@ class PromptSource(Strict):
         """No prompt comes twice, so that a prefix cache has nothing to hit."""
         return True
 
+    @property
+    def has_system(self) -> bool:
+        """Its first prompts hold a system message, whose cost in the template has to be known for exact lengths."""
+        return False
+
     def prepare(self, given: Given) -> Prepared:
         """Reads the data. Raises BadInput."""
         raise NotImplementedError
@@ -113,6 +123,16 @@ class PromptSource(Strict):
 
 
 SOURCES: Registry[type[PromptSource]] = Registry("prompt source")
+
+
+def made_ready(source: PromptSource, given: Given) -> Prepared:
+    """The source with its data read, that of its lengths included. Raises BadInput."""
+    source, lengths = with_data(source, given.folder)
+    prepared = source.prepare(given)
+    if any(each.digest for each in lengths):
+        prepared.data_digest = together([prepared.data_digest, *(each.digest for each in lengths)])
+        prepared.notes = (*prepared.notes, *(note for each in lengths for note in each.notes))
+    return prepared
 
 
 class PromptMaker:

@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from servemark.harness.errors import BadInput
 from servemark.harness.plan import overrides as flags
 from servemark.harness.plan import sentences
 from servemark.harness.plan.arrivals import ARRIVALS, ClosedLoop, OpenLoop
+from servemark.harness.plan.classes import ClassSection, Mix, PromptsField, check_names
+from servemark.harness.plan.schema_defs import with_defs
 from servemark.harness.plan.sections import DEFAULT_DURATION, RequestSection, RunSection, SloSection
 from servemark.harness.plan.sources import PACKAGED, SOURCES, PromptSource, discover
 from servemark.harness.plan.strict import (
@@ -32,8 +35,10 @@ HIDDEN = "(hidden)"
 
 
 def _spell_out_load(value: Any) -> Any:
-    """`concurrency` alone is the closed loop; a rate without a word about arrivals is Poisson."""
+    """`concurrency` alone is the closed loop; stages are stages; a rate without a word about arrivals is Poisson."""
     if isinstance(value, dict) and "arrivals" not in value:
+        if "stages" in value:
+            return {"arrivals": "stages", **value}
         if "rate" in value:
             return {"arrivals": "poisson", **value}
         if "concurrency" in value:
@@ -45,12 +50,17 @@ def _spell_out_load(value: Any) -> Any:
 class Workload(Strict):
     """A workload file of version 1."""
 
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["prompts"]}, {"required": ["classes"]}]})
+
     version: Literal[1] = Field(description="version of this format")
     name: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="what results call it; without it the file's name"
     )
     about: str = Field(default="", description="what it stands for, and where its figures come from")
-    prompts: Annotated[PromptSource, Registered(SOURCES, "source")] = Field(description="what is sent")
+    prompts: PromptsField | None = Field(default=None, description="what is sent")
+    classes: dict[str, ClassSection] | None = Field(
+        default=None, description="in place of prompts: kinds of requests by name, mixed by their weights"
+    )
     load: Annotated[OpenLoop | ClosedLoop, Registered(ARRIVALS, "arrivals", _spell_out_load)] = Field(
         description="when it is sent"
     )
@@ -58,12 +68,39 @@ class Workload(Strict):
     run: RunSection = Field(default=RunSection(), description="for how long")
     slo: SloSection = Field(default=SloSection(), description="what the answers should meet")
 
+    @field_validator("classes")
+    @classmethod
+    def _named(cls, classes: dict[str, ClassSection] | None) -> dict[str, ClassSection] | None:
+        if classes is not None:
+            check_names(classes)
+        return classes
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Workload:
+        if self.prompts is not None and self.classes is not None:
+            raise ValueError("prompts and classes both say what is sent; keep one of the two")
+        if self.prompts is None and self.classes is None:
+            raise ValueError("nothing is sent; add `prompts:` (what is sent), or `classes:` for a mix")
+        return self
+
+    @property
+    def source(self) -> PromptSource:
+        """What is sent: the prompts, or the mix of classes."""
+        if self.prompts is not None:
+            return self.prompts
+        members = self.classes or {}
+        kinds = {member.prompts.tokens for member in members.values()}
+        return Mix(members=members, tokens="ids" if kinds == {"ids"} else "text")
+
     @property
     def duration_ns(self) -> int | None:
-        """The measured time; None where `requests` or the source's end decides."""
-        if self.run.duration is None and self.run.requests is None and not self.prompts.finite:
-            return parse_duration(DEFAULT_DURATION)
-        return self.run.duration
+        """The measured time; None where `requests` or the source's end decides. Stages hold the warm-up too."""
+        run, lasts_ns = self.run, self.load.lasts_ns
+        if run.duration is not None or run.requests is not None:
+            return run.duration
+        if lasts_ns is not None:
+            return None if run.warmup.requests else lasts_ns - run.warmup.duration_ns
+        return None if self.source.finite else parse_duration(DEFAULT_DURATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +154,11 @@ def _find(name_or_path: str) -> tuple[str, str, Path]:
     ours = packaged()
     file = ours.get(name_or_path.removesuffix(".yaml"))
     if file is None:
+        close = get_close_matches(name_or_path.removesuffix(".yaml"), ours, 2)
+        guess = f" (did you mean {' or '.join(close)}?)" if close else ""
         raise BadInput(
-            f"there is no workload {name_or_path!r}, neither as a file nor packaged; give a path, or one of "
-            f"{', '.join(ours)}"
+            f"there is no workload {name_or_path!r}, neither as a file nor packaged{guess}; "
+            "give a path, or a name that `bench list` shows"
         )
     return file.read_text(encoding="utf-8"), file.name, Path.cwd()
 
@@ -161,7 +200,7 @@ def apply(loaded: Loaded, overrides: Mapping[str, Any]) -> Loaded:
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of the file, with every registered source, arrival process and distribution."""
     discover()
-    schema = Workload.model_json_schema(mode="validation")
+    schema = with_defs(Workload.model_json_schema(mode="validation"))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "servemark workload"}
 
 
@@ -213,29 +252,46 @@ def _secrets(raw: dict[str, Any]) -> Iterator[sentences.Complaint]:
 def _conflicts(spec: Workload) -> Iterator[sentences.Complaint]:
     """What is wrong between sections."""
     load = spec.load
-    if spec.prompts.tokens == "ids" and spec.request.endpoint == "chat":
-        yield ("prompts", "tokens"), "a chat takes no token ids; leave request.endpoint out, or set it to completions"
-    if spec.run.cache == "warm" and spec.prompts.unique:
+    sends = "prompts" if spec.classes is None else "classes"
+    if spec.source.tokens == "ids" and spec.request.endpoint == "chat":
+        yield (sends, "tokens"), "a chat takes no token ids; leave request.endpoint out, or set it to completions"
+    yield from _between_classes(spec)
+    if spec.run.cache == "warm" and spec.source.unique:
         yield (
             ("run", "cache"),
-            f"there is nothing to warm: every prompt of the source {spec.prompts.source} is a new one; "
-            "take cold or as_is, or repeat prompts, as synthetic does with `distinct`",
+            f"there is nothing to warm: every prompt of the source {spec.source.source} is a new one; "
+            "take cold or as_is, or repeat prompts or beginnings, as synthetic does by `distinct` or `shared_prefix`",
         )
     if isinstance(load, ClosedLoop):
         return
-    if load.arrivals == "trace" and not spec.prompts.timed:
+    if load.arrivals == "trace" and not spec.source.timed:
         timed = ", ".join(name for name, source in SOURCES.items() if source.timed)
         yield (
             ("load", "arrivals"),
-            f"the prompt source {spec.prompts.source} has no recorded times; use poisson or constant, "
-            f"or a source that has them: {timed}",
+            f"the prompt source {spec.source.source} has no recorded times; use poisson or constant, "
+            f"or a source that has them: {timed}"
+            if spec.classes is None
+            else "a mix of classes has no recorded times of its own; use poisson, gamma or constant",
         )
     if load.all_at_once:
         yield from _all_at_once(spec)
+    if load.lasts_ns is not None and spec.run.warmup.duration_ns >= load.lasts_ns:
+        yield (
+            ("run", "warmup"),
+            f"the warm-up is a part of the {load.arrivals}, which take no longer than it, so that nothing would count; "
+            "shorten it, or give 0",
+        )
+
+
+def _between_classes(spec: Workload) -> Iterator[sentences.Complaint]:
+    """What is wrong between the classes of a mix."""
+    classes = spec.classes or {}
+    if len({member.prompts.tokens for member in classes.values()}) > 1:
+        yield ("classes",), "some classes send text and others token ids; let all send the same"
 
 
 def _all_at_once(spec: Workload) -> Iterator[sentences.Complaint]:
-    if spec.run.requests is None and not spec.prompts.finite:
+    if spec.run.requests is None and not spec.source.finite:
         yield ("load", "rate"), "all requests at once never end by time; say how many: run.requests, or --requests"
     if spec.run.warmup.duration_ns:
         yield (

@@ -110,7 +110,8 @@ class Registered(Generic[M]):
     """Annotates a field that holds one of a registry's models, chosen by the value of the key `key`.
 
     The registry is read when a value is validated, so whatever was registered by then is known to the file, to its
-    errors, and to the JSON Schema. `spell_out` turns shorthands into mappings; `shorthands` are their schemas.
+    errors, and to the JSON Schema. `spell_out` turns shorthands into mappings; `shorthands` are their schemas. Models
+    named in `without` may not stand there.
     """
 
     def __init__(
@@ -119,15 +120,17 @@ class Registered(Generic[M]):
         key: str,
         spell_out: Callable[[Any], Any] = lambda value: value,
         shorthands: tuple[dict[str, Any], ...] = (),
+        without: tuple[str, ...] = (),
     ) -> None:
         self.registry = registry
+        self.without = without
         self.key = key
         self.spell_out = spell_out
         self.shorthands = shorthands
 
     def model_for(self, value: Any) -> type[M]:
         """The model that a mapping asks for. Raises ValueError, which says what there is."""
-        names = ", ".join(self.registry)
+        names = ", ".join(name for name in self.registry if name not in self.without)
         if not isinstance(value, dict):
             raise ValueError(f"{value!r} holds no keys; write them below it, starting with `{self.key}:`")
         name = value.get(self.key)
@@ -136,7 +139,9 @@ class Registered(Generic[M]):
         if not isinstance(name, str) or name not in self.registry:
             close = get_close_matches(str(name), list(self.registry), 1)
             guess = f"did you mean {close[0]}? " if close else ""
-            raise _at_key(self.key, f"there is no {self.registry.kind} {name!r}; {guess}there are: {names}", name)
+            raise at_key(self.key, f"there is no {self.registry.kind} {name!r}; {guess}there are: {names}", name)
+        if name in self.without:
+            raise at_key(self.key, f"a {name} cannot stand here; take one of {names}", name)
         return self.registry[name]
 
     def validate(self, value: Any) -> Any:
@@ -150,11 +155,12 @@ class Registered(Generic[M]):
         )
 
     def __get_pydantic_json_schema__(self, _schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        models = [handler(model.__pydantic_core_schema__) for _, model in self.registry.items()]
+        allowed = (model for name, model in self.registry.items() if name not in self.without)
+        models = [handler(model.__pydantic_core_schema__) for model in allowed]
         return {"anyOf": [*self.shorthands, *models]}
 
 
-def _at_key(key: str, text: str, value: Any) -> ValidationError:
+def at_key(key: str, text: str, value: Any) -> ValidationError:
     """An error whose place is a key of the value that is validated, and not the value as a whole."""
     error = PydanticCustomError("value_error", "{error}", {"error": text})
     return ValidationError.from_exception_data(

@@ -78,6 +78,29 @@ def read(text: str, label: str) -> Document:
             loader.dispose()
 
 
+def read_value(text: str) -> Any:
+    """One value as it may stand behind a key of a file. Raises ValueError, which says what is wrong."""
+    shown = text if len(text) <= 60 else f"{text[:57]}..."
+    loader = None
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            raise ValueError("holds no value; write null for none")
+        _walk(node, ("value",), "value", {})
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        why = getattr(error, "problem", None) or getattr(error, "context", None) or " ".join(str(error).split())
+        raise ValueError(f"{shown!r} is no value of YAML ({why}); put text in quotes") from None
+    except BadInput as error:
+        raise ValueError(f"{shown!r} is no value here ({error})") from None
+    except RecursionError:
+        raise ValueError(f"{shown!r} is nested too deeply to be read") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
 def _walk(node: yaml.Node, path: Path, label: str, lines: dict[Path, int]) -> None:
     """Notes the line of every key and item below a node. BadInput for a value that nothing could hold."""
     if isinstance(node, yaml.ScalarNode):
