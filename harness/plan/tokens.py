@@ -103,8 +103,11 @@ def from_file(path: Path, endpoint: Endpoint, least_chat_tokens: int | None = No
         ids: list[int] = tokenizer.encode(text).ids
         return ids
 
+    def count(text: str) -> int:
+        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
     try:
-        vocabulary = learn(of_text, of_text, "file")
+        vocabulary = replace(learn(of_text, of_text, "file"), count=count)
     except NotLearnt as error:
         raise BadInput(f"{path}: {error}; use the server's own tokenizer, or token ids") from error
     return vocabulary if endpoint != "chat" else with_template(vocabulary, least_chat_tokens)

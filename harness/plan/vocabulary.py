@@ -42,6 +42,8 @@ class Vocabulary:
     """Why `exact` is false."""
     count: Callable[[str], int] | None = None
     """Tokens of any text, without what an endpoint adds, where a tokenizer is at hand."""
+    system_tokens: int | None = None
+    """What a system message of `FIRST_WORD` and `LAST_PIECE` adds to a text prompt; None: nobody asked."""
 
 
 class Segment(NamedTuple):

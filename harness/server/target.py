@@ -16,7 +16,7 @@ from servemark.harness.plan.vocabulary import Vocabulary
 from servemark.harness.server.address import Headers, parse_url, refuse_proxy
 from servemark.harness.server.control import Control, NotReady, ask_probes, choose_model, discover
 from servemark.harness.server.recognise import refuse_anonymous, refuse_other
-from servemark.harness.types import Adapter, HttpRequest, Options, Request, ServerFacts
+from servemark.harness.types import Adapter, HttpRequest, Message, Options, Request, ServerFacts
 
 SIMULATED = "servemark-sim"
 """Part of every version, and of the engine's name, that the built-in target gives."""
@@ -189,24 +189,32 @@ def _refuse_difference(target: Target, url: str, facts: ServerFacts) -> None:
         )
 
 
-def learn_vocabulary(target: Target, options: Options, tokenizer_file: Path | None) -> Vocabulary:
-    """Of the named tokenizer file, else of the server's own tokenizer, else an estimate."""
+def learn_vocabulary(
+    target: Target, options: Options, tokenizer_file: Path | None, has_system: bool = False
+) -> Vocabulary:
+    """Of the named tokenizer file, else of the server's own tokenizer, else an estimate.
+
+    `has_system`: what a system message adds is learnt too, where the server's counts are exact.
+    """
     tokenization = target.adapter.tokenization
     if tokenizer_file is not None:
         open_tokenizer(tokenizer_file)  # a mistake is told before anything is asked
     counts_text_only = tokenizer_file is not None or (tokenization is not None and tokenization.of_chat is None)
-    least = _least_chat_tokens(target, options) if options.endpoint == "chat" and counts_text_only else None
-    return vocabulary_for(options.endpoint, target.model, tokenization, target.ask, tokenizer_file, least)
+    least = _least_tokens(target, options) if options.endpoint == "chat" and counts_text_only else None
+    found = vocabulary_for(options.endpoint, target.model, tokenization, target.ask, tokenizer_file, least)
+    if not has_system or not found.exact:
+        return found
+    counted = _least_tokens(target, options, (Message("system", LEAST_TEXT),))
+    return replace(found, system_tokens=None if counted is None else counted - found.fixed_tokens)
 
 
-def _least_chat_tokens(target: Target, options: Options) -> int | None:
+def _least_tokens(target: Target, options: Options, before: tuple[Message, ...] = ()) -> int | None:
     """What the server counts for the shortest prompt, template included, by one request of one token."""
-    http = target.adapter.encode(Request(0, LEAST_TEXT, None, 1), options)
+    http = target.adapter.encode(Request(0, LEAST_TEXT, None, 1, history=before), options)
     status, body = target.control.ask(http, timeout=60)
     if status != 200:
-        raise TargetUnusable(
-            f"{target.url} answers {status} to a request of one token: {body[:200].decode('utf-8', 'replace')!r}"
-        )
+        what = "a system message" if before else "a request of one token"
+        raise TargetUnusable(f"{target.url} answers {status} to {what}: {body[:200].decode('utf-8', 'replace')!r}")
     decoder = target.adapter.decoder(options.endpoint)
     parser = parser_for(target.adapter.framing)
     for event in [*parser.feed(body), *parser.finish()]:
