@@ -98,7 +98,7 @@ def test_draws_are_positive_within_bounds_and_rise_with_u(value: Any, one: float
         ("normal(5, 1, min=9, max=3)", "max 3 is below min 9; swap them"),
         ("lognormal(100)", "exactly one of p95, mean, sigma, and here are none"),
         ("lognormal(100, p95=300, mean=120)", "here are p95, mean; keep one"),
-        ("lognormal(100, p95=30)", "p95 30 is below the median 100"),
+        ("lognormal(100, p95=30)", "p95 is below the median"),
         ({"distribution": "gama"}, "there is no length distribution 'gama'"),
         ({"tokens": 3}, "`distribution` is missing"),
         ("D(100,1000)", "D(100,1000) is input and output, and here is one of them"),

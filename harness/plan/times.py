@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import math
 import re
-from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
+from servemark.harness.plan import lognormal
 from servemark.harness.plan.strict import Duration, PositiveDuration, Registered, Strict
 from servemark.harness.registry import Registry
 from servemark.harness.units import DURATION_PATTERN, format_duration
 
-_STANDARD = NormalDist()
-_Z95 = _STANDARD.inv_cdf(0.95)
 _LONGEST_NS = 10_000 * 3600 * 10**9
 
 
@@ -117,27 +115,11 @@ class LogNormal(_Clipped):
 
     @model_validator(mode="after")
     def _one_spread(self) -> LogNormal:
-        given = [name for name in ("p95", "mean", "sigma") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"a lognormal takes its median and exactly one of p95, mean, sigma, and here are "
-                f"{', '.join(given) or 'none'}; keep one"
-            )
-        if min(self.p95 or self.median, self.mean or self.median) < self.median:
-            raise ValueError(f"{given[0]} is below the median, which no lognormal has")
+        lognormal.check_spread(self)
         return self
 
-    @property
-    def spread(self) -> float:
-        """Sigma of the logarithm: given, ln(p95 / median) / z95, or sqrt(2 ln(mean / median))."""
-        if self.p95 is not None:
-            return math.log(self.p95 / self.median) / _Z95
-        if self.mean is not None:
-            return math.sqrt(2 * math.log(self.mean / self.median))
-        return self.sigma or 0.0
-
     def draw_ns(self, u: float) -> int:
-        return self._clip(self.median * math.exp(min(self.spread * _STANDARD.inv_cdf(u), 100.0)))
+        return self._clip(lognormal.quantile(self, u))
 
 
 def _check_order(least: int, most: int | None) -> None:

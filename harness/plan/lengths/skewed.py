@@ -7,15 +7,12 @@ an exponential distribution (ServeGen, arXiv 2505.09999).
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from servemark.harness.plan import lognormal
 from servemark.harness.plan.lengths.base import LENGTHS, Clipped
-
-_STANDARD = NormalDist()
-_Z95 = _STANDARD.inv_cdf(0.95)
 
 
 @LENGTHS.register("lognormal")
@@ -32,30 +29,11 @@ class LogNormal(Clipped):
 
     @model_validator(mode="after")
     def _one_spread(self) -> LogNormal:
-        given = [name for name in ("p95", "mean", "sigma") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"a lognormal takes its median and exactly one of p95, mean, sigma, and here are "
-                f"{', '.join(given) or 'none'}; keep one"
-            )
-        for name in ("p95", "mean"):
-            value = getattr(self, name)
-            if value is not None and value < self.median:
-                raise ValueError(f"{name} {value:g} is below the median {self.median:g}, which no lognormal has")
+        lognormal.check_spread(self)
         return self
 
-    @property
-    def spread(self) -> float:
-        """Sigma of the logarithm: given, ln(p95 / median) / z95, or sqrt(2 ln(mean / median))."""
-        if self.p95 is not None:
-            return math.log(self.p95 / self.median) / _Z95
-        if self.mean is not None:
-            return math.sqrt(2 * math.log(self.mean / self.median))
-        return self.sigma or 0.0
-
     def draw(self, u: float) -> int:
-        exponent = min(self.spread * _STANDARD.inv_cdf(u), 300.0)  # e^300 is beyond every length
-        return self._clip(self.median * math.exp(exponent))
+        return self._clip(lognormal.quantile(self, u))
 
 
 @LENGTHS.register("exponential")
