@@ -33,7 +33,8 @@ def disagreements(value: Any, schema: dict[str, Any], root: dict[str, Any], at: 
     known = {
         "$ref", "$schema", "$defs", "title", "description", "default", "examples", "type", "const", "enum", "anyOf",
         "properties", "required", "additionalProperties", "items", "pattern", "minimum", "maximum",
-        "exclusiveMinimum", "exclusiveMaximum", "minLength",
+        "exclusiveMinimum", "exclusiveMaximum", "minLength", "oneOf", "minItems", "maxItems", "minProperties",
+        "prefixItems",
     }  # fmt: skip
     assert set(schema) <= known, set(schema) - known
     if "$ref" in schema:
@@ -42,6 +43,12 @@ def disagreements(value: Any, schema: dict[str, Any], root: dict[str, Any], at: 
     kinds = {"object": dict, "string": str, "integer": int, "number": (int, float), "array": list, "boolean": bool}
     if "anyOf" in schema and all(disagreements(value, part, root, at) for part in schema["anyOf"]):
         found.append(f"{at}: {value!r} fits none of anyOf")
+    if "oneOf" in schema and sum(not disagreements(value, part, root, at) for part in schema["oneOf"]) != 1:
+        found.append(f"{at}: {value!r} fits not exactly one of oneOf")
+    if isinstance(value, list | dict):
+        least = schema.get("minItems" if isinstance(value, list) else "minProperties", 0)
+        if not least <= len(value) <= schema.get("maxItems", math.inf):
+            found.append(f"{at}: {value!r} has too few or too many parts")
     kind = schema.get("type")
     if kind == "null" and value is not None:
         found.append(f"{at}: {value!r} is not null")
@@ -65,8 +72,11 @@ def disagreements(value: Any, schema: dict[str, Any], root: dict[str, Any], at: 
                 found += disagreements(item, schema["properties"][key], root, f"{at}.{key}")
             elif schema.get("additionalProperties") is False:
                 found.append(f"{at}.{key}: not allowed")
+    if isinstance(value, list):
+        for position, (item, part) in enumerate(zip(value, schema.get("prefixItems", []), strict=False)):
+            found += disagreements(item, part, root, f"{at}[{position}]")
     if isinstance(value, list) and "items" in schema:
-        for position, item in enumerate(value):
+        for position, item in enumerate(value[len(schema.get("prefixItems", [])) :]):
             found += disagreements(item, schema["items"], root, f"{at}[{position}]")
     return found
 
@@ -274,7 +284,7 @@ def test_another_package_can_bring_a_source(monkeypatch: pytest.MonkeyPatch) -> 
     sources.discover()
 
 
-REFERENCE = ("workload", "data", "traces")
+REFERENCE = ("workload", "arrivals", "sessions", "data", "traces")
 """The pages that describe the file's keys."""
 
 

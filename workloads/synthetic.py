@@ -11,7 +11,7 @@ from servemark.harness.plan.draws import uniform
 from servemark.harness.plan.lengths import Both, LengthsField, PairsField, both_of_text, drawn_apart
 from servemark.harness.plan.shared import SAMPLE, Beginning, Pool, SharedPrefix, tail_tokens
 from servemark.harness.plan.sources import SOURCES, Given, Prepared, PromptMaker, PromptSource
-from servemark.harness.plan.strict import Count, at_key
+from servemark.harness.plan.strict import Count, at_key, either
 from servemark.harness.plan.vocabulary import Segment
 from servemark.harness.types import Request
 
@@ -20,9 +20,7 @@ from servemark.harness.types import Request
 class Synthetic(PromptSource):
     """Random words; lengths come from distributions."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["input_tokens", "output_tokens"]}, {"required": ["lengths"]}]}
-    )
+    model_config = ConfigDict(json_schema_extra=either(("input_tokens", "output_tokens"), ("lengths",)))
 
     source: Literal["synthetic"] = "synthetic"
     input_tokens: LengthsField | None = Field(default=None, description="length of the prompt as the server counts it")

@@ -23,10 +23,7 @@ from servemark.harness.plan.classes import ClassSection, Mix, PromptsField, chec
 from servemark.harness.plan.schema_defs import with_defs
 from servemark.harness.plan.sections import DEFAULT_DURATION, RequestSection, RunSection, SloSection
 from servemark.harness.plan.sources import PACKAGED, SOURCES, PromptSource, discover
-from servemark.harness.plan.strict import (
-    Registered,
-    Strict,
-)
+from servemark.harness.plan.strict import Registered, Strict, either
 from servemark.harness.plan.yaml_lines import Document, read
 from servemark.harness.units import parse_duration
 
@@ -50,7 +47,7 @@ def _spell_out_load(value: Any) -> Any:
 class Workload(Strict):
     """A workload file of version 1."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["prompts"]}, {"required": ["classes"]}]})
+    model_config = ConfigDict(json_schema_extra=either(("prompts",), ("classes",)))
 
     version: Literal[1] = Field(description="version of this format")
     name: Annotated[str, Field(min_length=1)] | None = Field(

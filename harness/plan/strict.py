@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import (
@@ -99,6 +100,15 @@ WarmupField = Annotated[
     PlainSerializer(_format_warmup),
     WithJsonSchema({"anyOf": [_DURATION_SCHEMA, {"type": "integer", "minimum": 0}]}),
 ]
+
+
+def either(*groups: tuple[str, ...]) -> dict[str, Any]:
+    """JSON Schema of a model that has the keys of exactly one group; those of the others are left out, or null."""
+    return {"oneOf": [_only(group, chain.from_iterable(groups)) for group in groups]}
+
+
+def _only(group: tuple[str, ...], keys: Iterable[str]) -> dict[str, Any]:
+    return {"required": list(group), "properties": {key: {"type": "null"} for key in keys if key not in group}}
 
 
 def one_or_many(value: Any) -> Any:
