@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from servemark.dashboards import plots
-from servemark.dashboards.page import moment, rendered, write_html
-from servemark.dashboards.panels import Cell, Figure, Note, Panel, Table, Verbatim
-from servemark.dashboards.words import figure, share
+from servemark.dashboards import curves as drawn
+from servemark.dashboards.facts import UNCERTAIN
+from servemark.dashboards.page import moment, rendered
+from servemark.dashboards.panels import Cell, Note, Panel, Table, Verbatim
+from servemark.dashboards.words import NOTHING, figure, share
+from servemark.results.curves import Curve, curves
 from servemark.results.schema import PAGE, items, number, part, text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-WORDS = {"valid": "VALID", "invalid": "INVALID", "interrupted": "CUT SHORT", "failed": "FAILED", "pending": "to run"}
-_COLOURS = {"valid": "green", "invalid": "red", "interrupted": "yellow", "failed": "red", "pending": "dim"}
-_TONES = {"valid": "good", "invalid": "bad", "interrupted": "warn", "failed": "bad", "pending": ""}
+WORDS = {
+    "valid": "VALID",
+    "invalid": "INVALID",
+    "interrupted": "CUT SHORT",
+    "failed": "FAILED",
+    "skipped": "skipped",
+    "pending": "to run",
+}
+COLOURS = {"valid": "green", "invalid": "red", "interrupted": "yellow", "failed": "red"}
+TONES = {"valid": "good", "invalid": "bad", "interrupted": "warn", "failed": "bad"}
 _FIGURES = (
     ("output_tps", "tok/s"),
     ("rps", "req/s"),
@@ -31,8 +39,8 @@ _FIGURES = (
     ("e2e_p50_ms", "E2E p50"),
     ("goodput_share", "SLO met"),
 )
-_ROLES = ("ttft", "e2e", "decode", "tpot", "error", "requests", "flight")
 _REASON = 160
+CERTIFIED = f"{UNCERTAIN} too few requests to certify this percentile"
 
 
 def table_text(index: Mapping[str, Any], width: int = 120) -> str:
@@ -59,21 +67,31 @@ def print_table(index: Mapping[str, Any], console: Console) -> None:
         rows.add_row("", *(Text(head, style="dim") for head in ("latencies in ms", *(label for _, label in _FIGURES))))
         for cell in cells:
             state = text(cell.get("state"), 20)
-            found = part(cell, "figures")
-            word = Text(WORDS.get(state, state), style=_COLOURS.get(state, ""))
-            rows.add_row(word, _what(cell), *(_shown(found, name) for name, _ in _FIGURES))
+            word = Text(WORDS.get(state, state), style=COLOURS.get(state, "dim"))
+            rows.add_row(word, _what(cell), *(_shown(cell, name) for name, _ in _FIGURES))
         console.print(rows, markup=False, highlight=False)
-        for reason, concerned in _reasons(cells).items():
+        for reason, concerned in reasons(cells).items():
             console.print(Text(f"  {', '.join(map(_what, concerned))}: {reason}", style="dim"), highlight=False)
+    if any(_uncertain(cell) for cell in items(index, "cells")):
+        console.print(Text(f"\n{CERTIFIED}", style="dim"), highlight=False)
 
 
-def _shown(figures: Mapping[str, Any], name: str) -> str:
+def _shown(cell: Mapping[str, Any], name: str) -> str:
     """The share is of requests that met every limit on a request, where the workload has any."""
-    value = number(figures.get(name))
-    return share(value) if name == "goodput_share" and value is not None else figure(value)
+    value = number(part(cell, "figures").get(name))
+    if value is None:
+        return NOTHING
+    said = share(value) if name == "goodput_share" else figure(value)
+    return f"{UNCERTAIN}{said}" if name in _uncertain(cell) else said
 
 
-def _reasons(cells: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+def _uncertain(cell: Mapping[str, Any]) -> list[str]:
+    """The figures shown here that the cell's sample does not certify."""
+    names = cell.get("uncertain")
+    return [name for name, _ in _FIGURES if isinstance(names, list) and name in names]
+
+
+def reasons(cells: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """Why cells do not count, in short: the first line, and of a log the last one."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for cell in cells:
@@ -97,11 +115,6 @@ def _what(cell: Mapping[str, Any]) -> str:
     return f"{text(cell.get('workload'), 60)}  {text(cell.get('load'), 120)}{again}"
 
 
-def write_matrix_page(index: Mapping[str, Any], path: Path) -> Path:
-    """Raises ResultUnusable where it cannot be written."""
-    return write_html(render_matrix(index), path)
-
-
 def render_matrix(index: Mapping[str, Any]) -> str:
     """The page as HTML; links lead from the folder of the index."""
     cells = items(index, "cells")
@@ -111,12 +124,17 @@ def render_matrix(index: Mapping[str, Any]) -> str:
         list(_panels(index, cells)),
         title=text(index.get("name"), 200),
         created=moment(index.get("created")),
-        counts=[(states[state], word, _TONES[state]) for state, word in WORDS.items() if states[state]],
-        simulated=_simulated(cells),
+        counts=counts(states),
+        simulated=simulated(cells),
     )
 
 
-def _simulated(cells: Iterable[Mapping[str, Any]]) -> str:
+def counts(states: Mapping[str, int]) -> list[tuple[int, str, str]]:
+    """How many runs came to what, with the word and the tone for it."""
+    return [(states[state], word, TONES.get(state, "")) for state, word in WORDS.items() if states.get(state)]
+
+
+def simulated(cells: Iterable[Mapping[str, Any]]) -> str:
     known = [cell.get("simulated") is True for cell in cells if cell.get("folder")]
     if not any(known):
         return ""
@@ -126,26 +144,47 @@ def _simulated(cells: Iterable[Mapping[str, Any]]) -> str:
 
 def _panels(index: Mapping[str, Any], cells: list[dict[str, Any]]) -> Iterator[tuple[str, Panel]]:
     about = f"{text(index.get('about'), 1_000)} Each row is a run with a report of its own; latencies in ms."
-    yield "runs", Panel("Runs", about.strip(), [_table(cells)])
+    marks = [Note(f"{CERTIFIED}.", "dim")] if any(map(_uncertain, cells)) else []
+    yield "runs", Panel("Runs", about.strip(), [runs_table(cells), *marks])
+    found = curves(cells)
     figures = [
-        found
-        for metric, label in (("ttft_p50_ms", "TTFT p50, ms"), ("tpot_p50_ms", "TPOT p50, ms"))
-        if (found := _against_throughput(cells, metric, label)) is not None
+        chart
+        for metric, label in (("ttft_p50_ms", "TTFT p50"), ("tpot_p50_ms", "TPOT p50"))
+        if (chart := drawn.chart(found, drawn.OUTPUT, drawn.of_figure(metric, f"{label}, ms"), label)) is not None
     ]
     if figures:
-        about = "Median latency against output tokens per second, a line for each engine and workload. VALID runs only."
-        yield "tradeoff", Panel("Latency against throughput", about, figures)
-    reasons = [
-        [Cell(_word(cell), _TONES.get(_state(cell), "")), Cell(text(cell.get("id"), 300)), Cell(reason)]
+        about = (
+            "Median latency against output tokens per second, a line for each engine and workload. Lines go through "
+            "VALID runs only; x is an INVALID one, whose figures are no measurement."
+        )
+        yield "tradeoff", Panel("Latency against throughput", about, [*_knees(found), *figures])
+    if said := reasons_panel(cells):
+        yield "reasons", said
+    yield "plan", plan_panel(index)
+
+
+def _knees(found: Sequence[Curve]) -> list[Note]:
+    """Of the curves that have one."""
+    return [Note(f"{drawn.name_of(curve)}: {drawn.knee_sentence(curve)}.") for curve in found if curve.at_knee]
+
+
+def reasons_panel(cells: Iterable[Mapping[str, Any]]) -> Panel | None:
+    rows = [
+        [Cell(_word(cell), TONES.get(_state(cell), "")), Cell(text(cell.get("id"), 300)), Cell(reason)]
         for cell in cells
         if (reason := text(cell.get("reason"), 2_000))
     ]
-    if reasons:
-        said = Table(("", "cell", "why"), reasons, numbers_from=3)
-        yield "reasons", Panel("What does not count", "Why these cells have no VALID run.", [said])
+    if not rows:
+        return None
+    said = Table(("", "run", "why"), rows, numbers_from=3)
+    return Panel("What does not count", "Why there is no VALID run of these.", [said])
+
+
+def plan_panel(index: Mapping[str, Any]) -> Panel:
     plan = part(index, "plan").get("text")
     body = Verbatim(plan[:200_000]) if isinstance(plan, str) and plan else Note("The index holds no plan.", "dim")
-    yield "plan", Panel("Plan", "The plan, word for word.", [body])
+    about = "The plan, word for word." if index.get("kind") != "sweep" else "The same as a plan for `bench matrix`."
+    return Panel("Plan", about, [body])
 
 
 def _state(cell: Mapping[str, Any]) -> str:
@@ -156,47 +195,18 @@ def _word(cell: Mapping[str, Any]) -> str:
     return WORDS.get(_state(cell), _state(cell))
 
 
-def _table(cells: Iterable[Mapping[str, Any]]) -> Table:
+def runs_table(cells: Iterable[Mapping[str, Any]]) -> Table:
     head = ("", "engine", "workload", "load", "report", *(label for _, label in _FIGURES))
     return Table(head, [_row(cell) for cell in cells], numbers_from=5)
 
 
 def _row(cell: Mapping[str, Any]) -> list[Cell]:
-    found, folder = part(cell, "figures"), text(cell.get("folder"), 300)
+    folder = text(cell.get("folder"), 300)
     names = [Cell(text(cell.get(key), 200)) for key in ("engine", "workload", "load")]
     report = Cell("report", link=f"{quote(folder)}/{PAGE}") if folder else Cell("")
     return [
-        Cell(_word(cell), _TONES.get(_state(cell), "")),
+        Cell(_word(cell), TONES.get(_state(cell), "")),
         *names,
         report,
-        *(Cell(_shown(found, name)) for name, _ in _FIGURES),
+        *(Cell(_shown(cell, name)) for name, _ in _FIGURES),
     ]
-
-
-def _against_throughput(cells: Iterable[Mapping[str, Any]], metric: str, label: str) -> Figure | None:
-    lines: dict[tuple[str, str], list[tuple[float, float, str]]] = {}
-    for cell in cells:
-        figures = part(cell, "figures")
-        x, y = number(figures.get("output_tps")), number(figures.get(metric))
-        if _state(cell) == "valid" and x is not None and y is not None:
-            name = (text(cell.get("engine"), 80), text(cell.get("workload"), 60))
-            lines.setdefault(name, []).append((x, y, text(cell.get("load"), 120)))
-    if not lines:
-        return None
-    traces = [_line(f"{e}  {w}", sorted(points), place) for place, ((e, w), points) in enumerate(lines.items())]
-    layout = {"xaxis": plots.axis("output tok/s", rangemode="tozero"), "yaxis": plots.axis(label, rangemode="tozero")}
-    return Figure(label.partition(",")[0], traces, layout, 340, half=True)
-
-
-def _line(name: str, points: list[tuple[float, float, str]], place: int) -> plots.Trace:
-    """Engines beyond the colours there are get other dashes."""
-    return plots.line(
-        plots.numbers([x for x, _, _ in points]),
-        plots.numbers([y for _, y, _ in points]),
-        name,
-        _ROLES[place % len(_ROLES)],
-        mode="lines+markers",
-        text=[load for _, _, load in points],
-        marker={"size": 7},
-        line={"dash": ("solid", "dash", "dot")[place // len(_ROLES) % 3]},
-    )

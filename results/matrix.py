@@ -1,4 +1,4 @@
-"""The index of a matrix, `matrix.json` beside the folders of its runs: what became of each cell.
+"""The index of a matrix or a sweep, `matrix.json` or `sweep.json` beside the folders of its runs: what became of each.
 
 It is written anew after each cell, whole or not at all, so a matrix that was killed goes on from it. What a cell's run
 says stands in its own run.json.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,13 +25,12 @@ try:
 except ImportError:  # no advisory locks here
     fcntl = None  # type: ignore[assignment]
 
-MATRIX_JSON = "matrix.json"
-MATRIX_PAGE = "matrix.html"
 _LOCK = ".lock"
 LARGEST_INDEX = 64 * 1024 * 1024
 
-State = Literal["pending", "valid", "invalid", "interrupted", "failed"]
-"""`failed`: there is no run, as the engine did not start."""
+Kind = Literal["matrix", "sweep"]
+State = Literal["pending", "valid", "invalid", "interrupted", "failed", "skipped"]
+"""`failed`: there is no run, as the engine did not start. `skipped`: lower loads had missed the SLO already."""
 
 FIGURES = (
     "requests_measured",
@@ -45,14 +45,24 @@ FIGURES = (
     "itl_p50_ms",
     "itl_p99_ms",
     "tpot_p50_ms",
+    "tpot_p99_ms",
     "e2e_p50_ms",
     "e2e_p99_ms",
 )
 """Of a run's summary, copied into the index."""
+_BESIDE = {"e2e_mean_ms": ("e2e", "mean"), "tps_user_p50": ("tps_user", "p50")}
+_PERCENTILE = re.compile(r"(.+)_(p[0-9_]+)_ms")
+
+TOO_MUCH = frozenset({"overloaded", "error_share"})
+"""Checks by which a run says that the load was more than the server could take."""
 
 
 class Entry(msgspec.Struct, kw_only=True):
-    """One cell. `folder` is relative to the index; `reason` says in a sentence why there is no VALID run."""
+    """One cell. `folder` is relative to the index; `reason` says in a sentence why there is no VALID run.
+
+    `settings` are the load's own flags and fields; `codes` are the checks that make the run INVALID, `uncertain` the
+    figures that its sample does not certify.
+    """
 
     id: str
     engine: str
@@ -66,18 +76,29 @@ class Entry(msgspec.Struct, kw_only=True):
     folder: str | None = None
     simulated: bool = False
     ended: str | None = None
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
+    codes: list[str] = msgspec.field(default_factory=list)
+    slo_met: bool | None = None
+    uncertain: list[str] = msgspec.field(default_factory=list)
     figures: dict[str, float | None] = msgspec.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
 
 
 class Index(msgspec.Struct, kw_only=True):
-    """All cells in the plan's order."""
+    """All cells in the plan's order. `salt` goes into that of each cell's prompts."""
 
     schema_version: int = schema.SCHEMA_VERSION
+    kind: Kind = "matrix"
     name: str
     about: str = ""
     plan: dict[str, str] = msgspec.field(default_factory=dict)
     created: str = ""
+    salt: int | None = None
     cells: list[Entry] = msgspec.field(default_factory=list)
+    knees: list[dict[str, Any]] = msgspec.field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         found: dict[str, Any] = msgspec.to_builtins(self)
@@ -90,11 +111,21 @@ def now() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """The folder of a matrix: its index, and a folder for each cell's run."""
+    """The folder of a matrix or a sweep: its index, and a folder for each cell's run."""
 
     root: Path
+    kind: Kind = "matrix"
     known: Mapping[str, Entry] = field(default_factory=dict)
     created: str = ""
+    salt: int | None = None
+
+    @property
+    def index_path(self) -> Path:
+        return self.root / f"{self.kind}.json"
+
+    @property
+    def page_path(self) -> Path:
+        return self.root / f"{self.kind}.html"
 
     def folder(self, cell: str) -> Path:
         return self.root / cell
@@ -118,19 +149,19 @@ class Shelf:
             return None
         return load(self.folder(cell)).run
 
-    def make_room(self, cell: str) -> Path:
-        """The cell's folder, free: what an earlier try left is moved aside and kept."""
-        folder = self.folder(cell)
+    def make_room(self, cell: str) -> tuple[Path, int]:
+        """The cell's folder, free, and how many tries went before: what they left is moved aside and kept."""
+        folder, tries = self.folder(cell), 0
+        while (aside := folder.with_name(f"{folder.name}.earlier-{tries + 1}")).exists():
+            tries += 1
         if folder.is_dir() and any(folder.iterdir()):
-            number = 1
-            while (aside := folder.with_name(f"{folder.name}.earlier-{number}")).exists():
-                number += 1
             folder.rename(aside)
-        return folder
+            tries += 1
+        return folder, tries
 
     def save(self, index: Index) -> None:
         """Raises ResultUnusable where it cannot be written."""
-        path = self.root / MATRIX_JSON
+        path = self.index_path
         temp = path.with_name(f".{path.name}.tmp")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -140,8 +171,8 @@ class Shelf:
             raise ResultUnusable(f"{path}: the index could not be written ({error.strerror})") from error
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """BadInput where another matrix is at work in this folder."""
+    def held(self, command: str | None = None) -> Iterator[None]:
+        """BadInput where another one is at work in this folder."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             lock = (self.root / _LOCK).open("w")
@@ -152,7 +183,8 @@ class Shelf:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
-                    raise BadInput(f"{self.root}: another `bench matrix` is at work here; wait for its end") from None
+                    who = command or f"bench {self.kind}"
+                    raise BadInput(f"{self.root}: another `{who}` is at work here; wait for its end") from None
             yield
 
 
@@ -172,19 +204,36 @@ def of_run(entry: Entry, run: Mapping[str, Any], ended: str | None = None) -> En
         folder=entry.id,
         simulated=run.get("simulated") is True,
         ended=ended or now(),
-        figures={name: schema.number(summary[name]) for name in FIGURES if name in summary},
+        codes=[schema.text(check.get("code"), 60) for check in against],
+        slo_met=slo["met"] if isinstance(slo.get("met"), bool) else None,
+        uncertain=_uncertain(run),
+        figures={name: schema.number(summary[name]) for name in FIGURES if name in summary}
+        | {
+            name: schema.number(schema.part(run, "metrics", metric).get(key)) for name, (metric, key) in _BESIDE.items()
+        },
     )
+
+
+def _uncertain(run: Mapping[str, Any]) -> list[str]:
+    """The percentiles for which there were too few requests; a median always counts as certain."""
+    found = []
+    for name in FIGURES:
+        if (parts := _PERCENTILE.fullmatch(name)) is not None and parts[2] != "p50":
+            certified = schema.part(run, "metrics", parts[1]).get("certified")
+            if isinstance(certified, list) and parts[2] not in certified:
+                found.append(name)
+    return found
 
 
 def _said(check: Mapping[str, Any]) -> str:
     return f"{schema.text(check.get('code'), 60)}: {schema.text(check.get('message'), 400)}"
 
 
-def open_shelf(root: Path) -> Shelf:
+def open_shelf(root: Path, kind: Kind = "matrix") -> Shelf:
     """What is known of an earlier start in this folder. Raises ResultUnusable where its index makes no sense."""
-    path = root / MATRIX_JSON
+    path = Shelf(root, kind).index_path
     if not path.exists():
-        return Shelf(root)
+        return Shelf(root, kind)
     try:
         if path.stat().st_size > LARGEST_INDEX:
             raise ResultUnusable(f"{path}: is too large to be an index of ours")
@@ -195,4 +244,4 @@ def open_shelf(root: Path) -> Shelf:
         raise ResultUnusable(f"{path}: is no index of ours ({error})") from error
     if index.schema_version > schema.SCHEMA_VERSION:
         raise ResultUnusable(f"{path}: is of format {index.schema_version}; update servemark to read it")
-    return Shelf(root, {entry.id: entry for entry in index.cells}, index.created)
+    return Shelf(root, kind, {entry.id: entry for entry in index.cells}, index.created, index.salt)

@@ -36,6 +36,7 @@ engines:
   - {{target: sim, name: small, launch: llama-3.1-8b, flags: {{speed: 20, max-num-seqs: 4}}}}
 workloads: [chat]
 loads: [{{concurrency: 1}}, {{concurrency: 2}}]
+cool_down: 0s
 {SHORT}
 allow: [{WAIVED}]
 """
@@ -255,6 +256,35 @@ def test_the_schema_is_that_of_the_plan() -> None:
 # --- the runs
 
 
+def test_a_program_that_is_missing_is_told_before_the_first_engine_starts() -> None:
+    later = PLAN.replace("workloads:", "  - {target: tgi, launch: some/model}\nworkloads:")
+    said = matrix(later)
+    assert (said.code, Path("runs").exists()) == (3, False)
+    assert "text-generation-launcher is not installed" in said.err
+    assert "4 of 4 to run" in matrix(later, "--dry-run").out  # which may be asked on another machine
+
+
+def test_fields_of_the_workload_are_set_for_a_load_and_for_all() -> None:
+    text = PLAN.replace("{concurrency: 2}", "{set: {load.rate: 3, load.max_concurrency: 2}}").replace(
+        "common: {", "common: {set: {request.temperature: 0.5, load.rate: 9}, "
+    ).replace("{concurrency: 1}", "{rate: 2}")  # fmt: skip
+    one, two = cells_of(plan(text))
+    assert (one.load.label, two.load.label) == ("rate=2", "load.rate=3 load.max_concurrency=2")
+    assert two.load.flags["set"] == {"request.temperature": 0.5, "load.rate": 3, "load.max_concurrency": 2}
+    wrong = matrix(PLAN.replace("{concurrency: 2}", "{set: {load.rats: 3}}"))
+    assert "load.rats=3: --set load.rats: there is no such key; did you mean `rate`?" in wrong.err
+    assert "--set: needs paths with their values" in matrix(PLAN.replace("{concurrency: 2}", "{set: 3}")).err
+
+
+def test_engines_get_the_same_prompts_and_loads_get_others() -> None:
+    text = PLAN.replace("max-num-seqs: 4", "max-num-seqs: [4, 8]")
+    cells = cells_of(plan(text))
+    salts = [cell.salted(11, 0) for cell in cells]
+    assert salts[:2] == salts[2:]
+    assert len({*salts, cells[0].salted(11, 1), cells[0].salted(12, 0)}) == 4
+    assert all(0 <= salt < 2**63 for salt in salts)
+
+
 def test_a_matrix_starts_each_engine_once_and_goes_on_where_it_stopped() -> None:
     said = matrix(PLAN)
     assert said.code == 0, said.err
@@ -434,7 +464,7 @@ def entry(name: str, **facts: Any) -> Entry:
 def test_the_table_and_the_page_hold_every_state_and_nothing_that_is_code() -> None:
     figures: dict[str, float | None] = {"output_tps": 1234.0, "ttft_p50_ms": 12.3, "tpot_p50_ms": None}
     cells = [
-        entry("a", state="valid", folder="a", figures=figures),
+        entry("a", state="valid", folder="a", figures={**figures, "ttft_p99_ms": 45.6}, uncertain=["ttft_p99_ms"]),
         entry("b", state="invalid", folder="b", reason="x: <script>alert(1)</script>", engine="<b>e</b>"),
         entry("c", state="failed", reason="did not start; its log:\n  line\n  \x1b[31mlast line"),
         entry("d", repeat=2),
@@ -444,6 +474,8 @@ def test_the_table_and_the_page_hold_every_state_and_nothing_that_is_code() -> N
     table = table_text(found)
     assert all(word in table for word in ("VALID", "INVALID", "FAILED", "to run", "CUT SHORT", "1,234", "12.3", "#2"))
     assert "did not start; its log: " in table
+    assert "~45.6" in table
+    assert "~ too few requests to certify this percentile" in table
     assert "last line" in table
     assert "\x1b" not in table
     page = render_matrix(found)

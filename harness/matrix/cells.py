@@ -14,8 +14,10 @@ from typing import Any
 
 from servemark.harness.errors import BadInput
 from servemark.harness.launch.words import settled, shown, shown_environment, split
-from servemark.harness.matrix.labels import label, slug
+from servemark.harness.matrix.labels import flattened, label, slug
 from servemark.harness.matrix.plan import EngineSection, LoadedPlan
+from servemark.harness.plan.overrides import SET
+from servemark.harness.plan.places import FLAG
 from servemark.harness.plan.sentences import Complaint, raise_if
 from servemark.harness.plan.spec import Loaded, load_workload
 
@@ -35,15 +37,16 @@ class EngineUnderTest:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`flags` are all that go over the workload, the common ones included; `label` names the load's own."""
+    """`flags` are all that go over the workload, the common ones included; `own` and `label` are the load's own."""
 
     label: str
     flags: Mapping[str, Any]
+    own: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One run; `digest` changes with whatever changes what is measured."""
+    """One run; `digest` changes with whatever changes what is measured. `salt` is the one that the workload names."""
 
     id: str
     engine: EngineUnderTest
@@ -52,6 +55,12 @@ class Cell:
     load: Load
     repeat: int
     digest: str
+    salt: int | None = None
+
+    def salted(self, salt: int, tries: int) -> int:
+        """A salt that no other cell has, nor another try of this one; the engines of a matrix get the same prompts."""
+        said = json.dumps([salt, self.workload_name, self.load.label, self.repeat, tries])
+        return int.from_bytes(hashlib.sha256(said.encode()).digest()[:8], "little") >> 1
 
 
 def engines_of(plan: LoadedPlan) -> list[EngineUnderTest]:
@@ -127,8 +136,8 @@ def _refuse_too_many(plan: LoadedPlan) -> None:
     count = engines * len(spec.workloads) * len(spec.loads) * spec.repeat
     if count > MOST_CELLS:
         raise BadInput(
-            f"{plan.path}: this is {count:,} runs, and a matrix has at most {MOST_CELLS:,}; "
-            "list fewer values, or make several plans of it"
+            f"{plan.path}: this is {count:,} runs, and a {plan.kind} has at most {MOST_CELLS:,}; "
+            f"list fewer values, or make several {'plans' if plan.kind == 'matrix' else 'sweeps'} of it"
         )
 
 
@@ -143,14 +152,20 @@ def _loads(plan: LoadedPlan) -> Iterator[Load]:
         flags = {**plan.spec.common, **load}
         if "data" in flags:
             flags["data"] = str(Path(plan.folder, str(flags["data"])))
-        yield Load(label(load, OWN_LOAD), flags)
+        fields = [each[SET] for each in (plan.spec.common, load) if isinstance(each.get(SET), Mapping)]
+        if len(fields) > 1:
+            flags[SET] = {**fields[0], **fields[1]}
+        yield Load(label(load, OWN_LOAD), flags, flattened(load))
 
 
 def _loaded(workload: str, load: Load, plan: LoadedPlan) -> Loaded:
     try:
         return load_workload(workload, load.flags)
     except BadInput as error:
-        raise BadInput(f"{plan.path}: workload {workload} with {label(load.flags, OWN_LOAD)}: {error}") from None
+        said = str(error)
+        for name in load.own if plan.kind == "sweep" else ():
+            said = said.replace(f"{FLAG} {name}:", f"--over {name}:")
+        raise BadInput(f"{plan.path}: workload {workload} with {label(load.flags, OWN_LOAD)}: {said}") from None
 
 
 def _cell(
@@ -170,6 +185,7 @@ def _cell(
         load=load,
         repeat=repeat,
         digest=_digest(plan, engine, loaded, load),
+        salt=loaded.spec.run.seeds.salt,
     )
 
 

@@ -21,8 +21,10 @@ from servemark.harness.plan.sentences import Complaint, Where, of_validation, ra
 from servemark.harness.plan.strict import Count, Duration, PositiveDuration, Strict, one_or_many
 from servemark.harness.plan.yaml_lines import read
 from servemark.harness.server.scrape import LEAST_PERIOD_S
+from servemark.harness.units import parse_duration
 
 _SECRET = "a secret here would be copied into results; set it in the environment that bench runs in"
+COOL_DOWN = "5s"
 _NOT_HERE = {"headers"}  # their values may be secrets, and the plan is copied into results
 
 
@@ -93,13 +95,17 @@ class MatrixPlan(Strict):
     )
     common: RunFlags = Field(default_factory=dict, description="flags of `bench run` for every load")
     repeat: Count = Field(default=1, description="how often each is measured")
+    cool_down: Duration = Field(
+        default=parse_duration(COOL_DOWN),
+        description="pause between two runs, after which the server must have come to rest",
+    )
     allow: Texts = Field(default=(), description="checks of the verdict that are waived, as --allow")
     scrape: PositiveDuration = Field(default=10**9, description="period of the server's metrics, as --scrape")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPlan:
-    """A plan as read; `folder` is where relative paths in it begin."""
+    """A plan as read, or as the flags of a sweep make one; `folder` is where relative paths in it begin."""
 
     spec: MatrixPlan
     name: str
@@ -107,6 +113,7 @@ class LoadedPlan:
     path: str
     folder: Path
     where: Where
+    kind: Literal["matrix", "sweep"] = "matrix"
 
 
 def load_plan(path: Path) -> LoadedPlan:

@@ -1,4 +1,4 @@
-"""Makes the runs of a matrix, engine by engine, and goes on where an earlier start stopped.
+"""Makes the runs of a matrix or a sweep, engine by engine, and goes on where an earlier start stopped.
 
 A composition root: each cell is an ordinary run, made by `measure`.
 """
@@ -6,10 +6,12 @@ A composition root: each cell is an ordinary run, made by `measure`.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -25,17 +27,21 @@ from servemark.harness.errors import (
     TargetUnusable,
 )
 from servemark.harness.interrupts import Interrupts
-from servemark.harness.launch.launching import WAIT_S, Engine, Launch, launcher_of
+from servemark.harness.launch.launching import WAIT_S, Engine, Launch
 from servemark.harness.matrix.cells import Cell, EngineUnderTest, cells_of
 from servemark.harness.matrix.labels import slug
 from servemark.harness.matrix.plan import LoadedPlan
+from servemark.harness.matrix.refusals import refuse, refuse_changed, refuse_missing_programs
+from servemark.harness.matrix.rest import rested
 from servemark.harness.measure import measure
 from servemark.harness.plaintext import harmless
-from servemark.harness.plan.spec import load_workload
-from servemark.harness.prepare import Asked, credentials, refuse_unknown_codes, slo_of, started, without
+from servemark.harness.plan.overrides import SET
+from servemark.harness.prepare import Asked, credentials, started, without
 from servemark.harness.server.address import build_headers
 from servemark.harness.server.discovery import load_adapter
-from servemark.results.matrix import MATRIX_JSON, Entry, Index, Shelf, now, of_run, open_shelf
+from servemark.harness.server.scrape import Access
+from servemark.results.curves import knees, too_high
+from servemark.results.matrix import Entry, Index, Shelf, now, of_run, open_shelf
 
 # Where several apply, the first one that a cell has.
 _WORST_FIRST = (EXIT_TARGET_UNUSABLE, EXIT_INVALID, EXIT_BAD_INPUT, EXIT_GATE_MISSED)
@@ -43,31 +49,42 @@ _WORST_FIRST = (EXIT_TARGET_UNUSABLE, EXIT_INVALID, EXIT_BAD_INPUT, EXIT_GATE_MI
 
 @dataclass(slots=True)
 class Sweep:
-    """A matrix under way. `entries` follow the cells."""
+    """A matrix or a sweep under way. `entries` follow the cells; `headers` may be secret and go into no index."""
 
     plan: LoadedPlan
     shelf: Shelf
     cells: list[Cell]
     entries: dict[str, Entry]
+    headers: Mapping[str, str]
     quiet: bool = False
     retry_invalid: bool = False
+    until_missed: bool = False
     interrupted: bool = False
     _created: str = field(default_factory=now)
+    _salt: int = field(default_factory=partial(secrets.randbits, 62))
+
+    @property
+    def salt(self) -> int:
+        return self._salt if self.shelf.salt is None else self.shelf.salt
 
     @property
     def index(self) -> Index:
+        entries = [self.entries[cell.id] for cell in self.cells]
         return Index(
+            kind=self.plan.kind,
             name=self.plan.name,
             about=self.plan.spec.about,
             plan={"path": self.plan.path, "text": self.plan.text},
             created=self.shelf.created or self._created,
-            cells=[self.entries[cell.id] for cell in self.cells],
+            salt=self.salt,
+            cells=entries,
+            knees=knees(entry.to_json() for entry in entries),
         )
 
     @property
     def to_do(self) -> list[Cell]:
         """Not measured yet, cut short, failed to start; INVALID ones where they are to be tried again."""
-        done = {"valid"} if self.retry_invalid else {"valid", "invalid"}
+        done = {"valid", "skipped"} if self.retry_invalid else {"valid", "skipped", "invalid"}
         return [cell for cell in self.cells if self.entries[cell.id].state not in done]
 
     @property
@@ -78,6 +95,10 @@ class Sweep:
 
     def carry_out(self) -> None:
         """Until all is done or a signal comes; what was measured by then is in the index."""
+        refuse_missing_programs(self.plan, self.to_do)
+        if before := len(self.cells) - len(self.to_do):
+            said = f"{before} of {len(self.cells)} runs were made before and stand as they are"
+            self._say(f"{said}; to make them anew, give another folder with --out")
         with self.shelf.held(), Interrupts():
             self.shelf.save(self.index)
             try:
@@ -91,16 +112,35 @@ class Sweep:
     def _on_engine(self, cells: list[Cell]) -> None:
         """One that died is started again for the cells that are left, if it came to a cell at all."""
         waiting = deque(cells)
-        while waiting:
+        while self._wanted(waiting):
             try:
                 with self._running(waiting[0].engine) as engine:
                     self._measure(waiting.popleft(), engine)
-                    while waiting and (engine is None or engine.process.end is None):
+                    while self._wanted(waiting) and (engine is None or engine.process.end is None):
+                        self._rest(waiting[0].engine, engine)
                         self._measure(waiting.popleft(), engine)
             except (BadInput, TargetUnusable) as error:
                 self._say(f"{waiting[0].engine.name}: {error}")
                 while waiting:
                     self._failed(waiting.popleft(), error)
+
+    def _wanted(self, waiting: deque[Cell]) -> bool:
+        """Whether a cell is left, when those are gone that lower loads have made needless."""
+        while waiting and self.entries[waiting[0].id].state == "skipped":
+            waiting.popleft()
+        return bool(waiting)
+
+    def _rest(self, engine: EngineUnderTest, running: Engine | None) -> None:
+        """No run is to meet what the one before has left at work."""
+        section, adapter = engine.section, load_adapter(engine.section.target)
+        urls = (running.url,) if running is not None else section.url or (adapter.default_url,)
+        if running is None and not section.url and adapter.name == "sim":
+            return  # each run starts one of its own
+        servers = tuple(adapter.base_url(url) for url in urls)
+        headers = build_headers(section.api_key_env, self.headers)
+        access = Access(servers, headers, section.cacert, section.insecure)
+        if said := rested(adapter, access, section.metrics_url, self.plan.spec.cool_down / SECOND):
+            self._say(f"{engine.name}: {said}; going on all the same")
 
     @contextlib.contextmanager
     def _running(self, engine: EngineUnderTest) -> Iterator[Engine | None]:
@@ -117,16 +157,16 @@ class Sweep:
             wait_s=WAIT_S if section.wait is None else section.wait / SECOND,
             log=self.shelf.root / f"{slug(engine.name)}.start.log",
         )
-        headers = build_headers(section.api_key_env, {})
+        headers = build_headers(section.api_key_env, self.headers)
         with without(credentials(headers)), started(adapter, launch, headers, self.quiet) as running:
             yield running
 
     def _measure(self, cell: Cell, engine: Engine | None) -> None:
         self._say(f"{self.cells.index(cell) + 1} of {len(self.cells)}  {cell.id}")
-        folder = self.shelf.make_room(cell.id)
+        folder, tries = self.shelf.make_room(cell.id)
         self._note(_entry(cell))
         try:
-            measured = measure(self._asked(cell, folder), engine)
+            measured = measure(self._asked(cell, folder, tries), engine)
         except (BadInput, TargetUnusable) as error:
             self._say(str(error))
             self._failed(cell, error)
@@ -142,10 +182,19 @@ class Sweep:
 
     def _note(self, entry: Entry) -> None:
         self.entries[entry.id] = entry
+        self.skip()
         self.shelf.save(self.index)
 
-    def _asked(self, cell: Cell, folder: Path) -> Asked:
+    def skip(self) -> None:
+        """With `until_missed`, the loads above two that miss the SLO."""
+        for name in too_high(entry.to_json() for entry in self.entries.values()) if self.until_missed else ():
+            if self.entries[name].state == "pending":
+                self.entries[name].state, self.entries[name].exit_code = "skipped", EXIT_OK
+
+    def _asked(self, cell: Cell, folder: Path, tries: int) -> Asked:
         section = cell.engine.section
+        salt = cell.salted(self.salt if cell.salt is None else cell.salt, tries)
+        flags = {**cell.load.flags, SET: {**cell.load.flags.get(SET, {}), "run.seeds.salt": salt}}
         return Asked(
             target=section.target,
             workload=cell.workload,
@@ -153,7 +202,7 @@ class Sweep:
             balance=section.balance,
             metrics_urls=section.metrics_url,
             model=section.model,
-            flags=cell.load.flags,
+            flags={**flags, "headers": dict(self.headers)} if self.headers else flags,
             api_key_env=section.api_key_env,
             allow=self.plan.spec.allow,
             out=folder,
@@ -171,40 +220,23 @@ class Sweep:
                 print(harmless(text), file=sys.stderr, flush=True)
 
 
-def open_sweep(plan: LoadedPlan, out: Path | None, quiet: bool = False, retry_invalid: bool = False) -> Sweep:
+def open_sweep(
+    plan: LoadedPlan,
+    out: Path | None,
+    quiet: bool = False,
+    retry_invalid: bool = False,
+    until_missed: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> Sweep:
     """The cells and what is known of them. Raises BadInput where the plan cannot be carried out as it stands."""
     cells = cells_of(plan)
-    _refuse(plan, cells)
-    shelf = open_shelf(out or Path("runs") / plan.name)
+    refuse(plan, cells, headers or {}, until_missed)
+    shelf = open_shelf(out or Path("runs") / plan.name, plan.kind)
     entries = {cell.id: shelf.looked_at(_entry(cell)) for cell in cells}
-    _refuse_changed(plan, shelf, cells, entries)
-    return Sweep(plan, shelf, cells, entries, quiet, retry_invalid)
-
-
-def _refuse(plan: LoadedPlan, cells: Iterable[Cell]) -> None:
-    """What would only be found out when its cell's turn comes."""
-    refuse_unknown_codes(plan.spec.allow)
-    for cell in cells:
-        adapter = load_adapter(cell.engine.section.target)
-        if cell.engine.words is not None:
-            launcher_of(adapter)
-    for cell in {(cell.workload, cell.load.label): cell for cell in cells}.values():
-        slo_of(load_workload(cell.workload, cell.load.flags))
-
-
-def _refuse_changed(plan: LoadedPlan, shelf: Shelf, cells: Iterable[Cell], entries: dict[str, Entry]) -> None:
-    changed = [cell.id for cell in cells if entries[cell.id].folder and entries[cell.id].digest != cell.digest]
-    if changed and not entries[changed[0]].digest:
-        raise BadInput(
-            f"{shelf.folder(changed[0])}: holds a run, and {shelf.root / MATRIX_JSON}, which would say of what, does "
-            "not know it; give another folder with --out, or move it away"
-        )
-    if changed:
-        others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        raise BadInput(
-            f"{plan.path}: {changed[0]}{others} has been measured with another engine, workload or load of this name; "
-            f"change the plan's name, give another folder with --out, or move {shelf.folder(changed[0])} away"
-        )
+    refuse_changed(plan, shelf, cells, entries)
+    sweep = Sweep(plan, shelf, cells, entries, headers or {}, quiet, retry_invalid, until_missed)
+    sweep.skip()
+    return sweep
 
 
 def _entry(cell: Cell) -> Entry:
@@ -215,4 +247,5 @@ def _entry(cell: Cell) -> Entry:
         load=cell.load.label,
         repeat=cell.repeat,
         digest=cell.digest,
+        settings=dict(cell.load.own),
     )

@@ -1,0 +1,172 @@
+"""A sweep for people: a row for each point, throughput against latency, and the knee named."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from servemark.dashboards import curves as drawn
+from servemark.dashboards.matrix import (
+    CERTIFIED,
+    COLOURS,
+    TONES,
+    WORDS,
+    counts,
+    plan_panel,
+    reasons,
+    reasons_panel,
+    runs_table,
+    simulated,
+)
+from servemark.dashboards.page import moment, rendered
+from servemark.dashboards.panels import Cell, Figure, Note, Panel, Part, Table
+from servemark.results.curves import Curve, Point, curves
+from servemark.results.schema import PAGE, items, text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_FIGURES = (
+    ("output_tps", "tok/s"),
+    ("rps", "req/s"),
+    ("goodput", "goodput"),
+    ("goodput_share", "SLO met"),
+    ("ttft_p50_ms", "TTFT p50"),
+    ("ttft_p99_ms", "TTFT p99"),
+    ("tpot_p50_ms", "TPOT p50"),
+    ("tpot_p99_ms", "TPOT p99"),
+)
+
+
+def table_text(index: Mapping[str, Any], width: int = 120) -> str:
+    """The table as plain text."""
+    from rich.console import Console
+
+    out = io.StringIO()
+    print_table(index, Console(file=out, width=width, color_system=None, highlight=False))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def print_table(index: Mapping[str, Any], console: Console) -> None:
+    """Curve by curve: what was reached at each load, the knee, and why runs do not count."""
+    from rich.table import Table as Rows
+    from rich.text import Text
+
+    found = curves(items(index, "cells"))
+    for curve in found:
+        console.print(Text("\n" + "  ".join(filter(None, (curve.engine, curve.workload, curve.others))), style="bold"))
+        rows = Rows.grid(padding=(0, 2))
+        rows.add_column(no_wrap=True, min_width=9)
+        rows.add_column(justify="right", min_width=8)
+        for _ in _FIGURES:
+            rows.add_column(justify="right", no_wrap=True, min_width=8)
+        rows.add_row("", *(Text(head, style="dim") for head in (curve.axis or "", *(label for _, label in _FIGURES))))
+        for point in curve.points:
+            cells = (Text(drawn.shown(point, name), style="" if point.valid else "dim") for name, _ in _FIGURES)
+            rows.add_row(Text(_word(point), style=COLOURS.get(point.state, "")), _load(point), *cells)
+        console.print(rows, markup=False, highlight=False)
+        if said := drawn.knee_sentence(curve):
+            console.print(Text(f"  {said}"), highlight=False)
+    if any(_uncertain(point) for curve in found for point in curve.points):
+        console.print(Text(f"\n{CERTIFIED}; latencies in ms", style="dim"), highlight=False)
+    for reason, concerned in reasons(items(index, "cells")).items():
+        console.print(Text(f"{', '.join(_cell(each) for each in concerned)}: {reason}", style="dim"), highlight=False)
+
+
+def _word(point: Point) -> str:
+    """`2/3 VALID` where runs at the same load did not end alike."""
+    word = WORDS.get(point.state, point.state)
+    made = sum(cell.get("state") != "pending" for cell in point.cells)
+    return word if len(point.valid) in (0, len(point.cells)) else f"{len(point.valid)}/{made} {word}"
+
+
+def _load(point: Point) -> str:
+    return point.name if point.load is None else f"{point.load:g}"
+
+
+def _cell(cell: Mapping[str, Any]) -> str:
+    repeat = cell.get("repeat")
+    return text(cell.get("load"), 120) + (f" #{repeat}" if isinstance(repeat, int) and repeat > 1 else "")
+
+
+def _uncertain(point: Point) -> bool:
+    return any(not point.certain(name) and point.figure(name) is not None for name, _ in _FIGURES)
+
+
+def render_sweep(index: Mapping[str, Any]) -> str:
+    """The page as HTML; links lead from the folder of the index."""
+    cells = items(index, "cells")
+    return rendered(
+        "matrix.html.j2",
+        list(_panels(index, cells)),
+        title=text(index.get("name"), 200),
+        created=moment(index.get("created")),
+        counts=counts(Counter(text(cell.get("state"), 20) for cell in cells)),
+        simulated=simulated(cells),
+    )
+
+
+def _panels(index: Mapping[str, Any], cells: list[dict[str, Any]]) -> Iterator[tuple[str, Panel]]:
+    found = curves(cells)
+    about = "Latencies in ms. Of several runs at a load these are the medians of the VALID ones."
+    tables = [_points_table(curve, len(found) > 1) for curve in found]
+    marks = [Note(f"{CERTIFIED}.", "dim")] if any(_uncertain(p) for curve in found for p in curve.points) else []
+    yield "points", Panel("Points", about, [*tables, *marks])
+    if charts := list(_charts(found)):
+        about = (
+            "A point for each load, with the load beside it; an open circle stands for a percentile that the sample "
+            "does not certify. Lines go through VALID runs only; x is an INVALID one, whose figures are no measurement."
+        )
+        yield "tradeoff", Panel("Throughput against latency", about, [*_knees(found), *charts])
+    if len(cells) > len([point for curve in found for point in curve.points]):
+        yield "runs", Panel("Runs", "Each run with its own report.", [runs_table(cells)])
+    if said := reasons_panel(cells):
+        yield "reasons", said
+    yield "plan", plan_panel(index)
+
+
+def _knees(found: Sequence[Curve]) -> list[Part]:
+    said = ((drawn.name_of(curve), drawn.knee_sentence(curve)) for curve in found)
+    return [
+        Note(f"{name}: {text_}" if len(found) > 1 else f"{text_[0].upper()}{text_[1:]}.")
+        for name, text_ in said
+        if text_
+    ]
+
+
+def _points_table(curve: Curve, several: bool) -> Table:
+    head = ("", curve.axis or "", *(label for _, label in _FIGURES), "report")
+    rows = [_row(point) for point in curve.points]
+    return Table(head, rows, caption=drawn.name_of(curve) if several else "")
+
+
+def _row(point: Point) -> list[Cell]:
+    tone = TONES.get(point.state, "")
+    figures = [Cell(drawn.shown(point, name), "" if point.valid else "dim") for name, _ in _FIGURES]
+    folder = text(next((cell["folder"] for cell in point.cells if cell.get("folder")), ""), 300)
+    report = Cell("report", link=f"{quote(folder)}/{PAGE}") if folder else Cell("")
+    return [Cell(_word(point), tone), Cell(_load(point)), *figures, report]
+
+
+def _charts(found: Sequence[Curve]) -> Iterator[Figure]:
+    over = [curve for curve in found if curve.axis is not None]
+    axes = {curve.axis for curve in over}
+    offered = (lambda point: point.load, f"offered: {axes.pop()}" if len(axes) == 1 else "offered load")
+    per_user = drawn.of_figure("tps_user_p50", "tok/s per user, p50")
+    for curve_set, x, y, label, name in (
+        (
+            found,
+            drawn.OUTPUT,
+            drawn.of_figure("ttft_p99_ms", "TTFT p99, ms"),
+            "TTFT p99 against throughput",
+            "ttft_p99_ms",
+        ),
+        (found, drawn.OUTPUT, drawn.of_figure("tpot_p50_ms", "TPOT p50, ms"), "TPOT p50 against throughput", ""),
+        (over, offered, drawn.of_figure("goodput", "goodput, req/s"), "Goodput against offered load", ""),
+        (found, per_user, drawn.OUTPUT, "Throughput against tok/s per user", ""),
+    ):
+        if (figure := drawn.chart(curve_set, x, y, label, name)) is not None:
+            yield figure
