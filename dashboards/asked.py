@@ -10,6 +10,7 @@ from servemark.results.schema import number, part, text
 _KINDS = ("arrivals", "source", "distribution")
 """Keys that name what a section is; its other keys follow in brackets, as in the short forms of the file."""
 _CHARS = 400
+_NOTES = 12
 _NOTHING = (None, False, "", "0s", "text")
 """Values that say nothing; `text` is what prompts are made of unless ids are asked for."""
 
@@ -20,10 +21,21 @@ def load_facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [
         ("arrivals", _short(part(asked, "load"))),
         ("prompts", _short(part(asked, "prompts"))),
+        *_classes(part(asked, "classes")),
         ("time", _time(part(asked, "run"))),
+        ("give up", _short(part(asked, "request", "give_up"))),
+        ("data", _data(part(run, "schedule"))),
         ("tokens", _tokens(part(run, "metrics"))),
     ]
     return [(label, value) for label, value in found if value]
+
+
+def _classes(classes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What each class of a mix sends, and how often."""
+    for name in list(classes)[:32]:
+        weight = number(part(classes, name).get("weight"))
+        share = f", weight {weight:.6g}" if weight is not None else ""
+        yield f"class {text(name, 40)}", _short(part(classes, name, "prompts")) + share
 
 
 def _short(value: Any) -> str:
@@ -43,9 +55,21 @@ def _short(value: Any) -> str:
 
 def _named(section: Mapping[str, Any], kind: str | None) -> Iterator[str]:
     for key, value in section.items():
-        said = ", ".join(map(_short, value)) if isinstance(value, list | tuple) else _short(value)
+        said = ", ".join(map(_item, value)) if isinstance(value, list | tuple) else _short(value)
+        if isinstance(value, Mapping) and said and not any(each in value for each in _KINDS):
+            said = f"({said})"
         if key != kind and value not in _NOTHING and said:
             yield f"{text(key, 40)}={said}"
+
+
+def _data(schedule: Mapping[str, Any]) -> str:
+    """How what was sent differs from the data."""
+    notes = schedule.get("notes")
+    return "; ".join(text(note, 300) for note in notes[:_NOTES]) if isinstance(notes, list) else ""
+
+
+def _item(value: Any) -> str:
+    return f"({_short(value)})" if isinstance(value, Mapping) else _short(value)
 
 
 def _time(section: Mapping[str, Any]) -> str:

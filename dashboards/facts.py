@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from servemark.dashboards import cached
 from servemark.dashboards.words import figure, name_of, of_unit, share
 from servemark.results.headline import prefix_hit_rate
 from servemark.results.schema import items, number, part, text
 
+UNCERTAIN = "~"
 LATENCIES = ("ttft", "ttfa", "itl", "icl", "tpot", "e2e")
 
 
@@ -91,6 +93,12 @@ def certain(entry: Mapping[str, Any], percentile: str) -> bool:
     return percentile == "p50" or not isinstance(certified, list | tuple) or percentile in certified
 
 
+def marked(entry: Mapping[str, Any], percentile: str) -> str:
+    """The figure, after ~ where the sample does not certify it."""
+    value = number(entry.get(percentile))
+    return ("" if value is None or certain(entry, percentile) else UNCERTAIN) + figure(value)
+
+
 def failures(run: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Kinds of error with how many requests failed so, the most frequent first."""
     found = [
@@ -103,8 +111,12 @@ def failures(run: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 def slo_results(run: Mapping[str, Any]) -> list[SloLine]:
     """Each limit with what became of it; the joint share last."""
-    lines = [_limit(run, each) for each in items(run, "slo", "results")]
-    slo = part(run, "slo")
+    return slo_lines(part(run, "metrics"), part(run, "slo"))
+
+
+def slo_lines(metrics: Mapping[str, Any], slo: Mapping[str, Any]) -> list[SloLine]:
+    """Those of the run, or of one class by its own metrics."""
+    lines = [_limit(metrics, each) for each in items(slo, "results")]
     joint, needed = number(slo.get("share")), number(slo.get("attainment"))
     if joint is not None:
         said = f"{share(joint)} of the requests meet every limit per request"
@@ -113,10 +125,10 @@ def slo_results(run: Mapping[str, Any]) -> list[SloLine]:
     return lines
 
 
-def _limit(run: Mapping[str, Any], found: Mapping[str, Any]) -> SloLine:
+def _limit(metrics: Mapping[str, Any], found: Mapping[str, Any]) -> SloLine:
     limit, value = text(found.get("limit"), 80), number(found.get("value"))
     name, _, percentile = limit.partition("=")[0].partition(":")
-    entry = part(run, "metrics", name)
+    entry = part(metrics, name)
     met = found.get("met") if isinstance(found.get("met"), bool) else None
     if not percentile and entry.get("kind") == "per_request":
         said = f"{share(value)} of the requests meet it"
@@ -124,6 +136,22 @@ def _limit(run: Mapping[str, Any], found: Mapping[str, Any]) -> SloLine:
         reached = "infinite" if value is None else of_unit(value, text(entry.get("unit"), 20))
         said = f"{name_of(name)}{' ' + percentile if percentile else ''} is {reached}"
     return SloLine(limit, met, said)
+
+
+def hang_ups(run: Mapping[str, Any]) -> str | None:
+    """How many clients gave up, and after how long; None where nobody did."""
+    found = part(run, "server", "gave_up")
+    clients, waited_s = number(found.get("clients")), number(found.get("waited_s"))
+    return f"{clients:,.0f} clients after {figure(waited_s)} s (median)" if clients else None
+
+
+def _aborted(run: Mapping[str, Any]) -> str | None:
+    """What the server did about those that gave up."""
+    found = part(run, "server", "gave_up")
+    aborted, cut, unwanted = (number(found.get(name)) for name in ("aborted", "cut", "unwanted_tokens"))
+    said = [] if aborted is None or cut is None else [f"{aborted:,.0f} counted, of {cut:,.0f} that the client cut"]
+    said += [] if unwanted is None else [f"{unwanted:,.0f} tokens generated that nobody received"]
+    return "; ".join(said) or None
 
 
 def server_figures(run: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -134,8 +162,10 @@ def server_figures(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("preemptions", _count(delta.get("preemptions"))),
         ("prefix cache", _cache_at_start(run)),
         ("prefix cache hits", _hits(run)),
+        ("TTFT p50", cached.sentence(run)),
         ("accepted drafts", _accepted(delta)),
         ("engine steps", _steps(delta)),
+        ("aborted requests", _aborted(run)),
         ("most waiting", _count(most.get("waiting"))),
         ("most running", _count(most.get("running"))),
         ("most KV in use", None if number(most.get("kv_usage")) is None else share(number(most.get("kv_usage")))),

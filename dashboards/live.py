@@ -32,6 +32,7 @@ class Progress:
     in_flight: int = 0
     done: int = 0
     failed: int = 0
+    gave_up: int = 0
     tokens_per_s: float | None = None
     ttft_ms: float | None = None
     """Median so far."""
@@ -41,13 +42,18 @@ class Progress:
     errors: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def ended(self) -> int:
+        """Requests, in whatever way."""
+        return self.done + self.failed + self.gave_up
+
+    @property
     def share(self) -> float | None:
         """How much of the run is over, 0 to 1."""
         shares = []
         if self.total_s:
             shares.append(self.elapsed_s / self.total_s)
         if self.total_requests:
-            shares.append((self.done + self.failed) / self.total_requests)
+            shares.append(self.ended / self.total_requests)
         return min(1.0, max(0.0, *shares)) if shares else None
 
     @property
@@ -64,6 +70,8 @@ def line(progress: Progress) -> str:
     """One plain line, for a log."""
     parts = [_where(progress), f"sent {progress.sent:,}", f"in flight {progress.in_flight:,}"]
     parts.append(f"done {progress.done:,}")
+    if progress.gave_up:
+        parts.append(f"gave up {progress.gave_up:,}")
     if progress.failed:
         parts.append(f"FAILED {progress.failed:,} ({_errors(progress.errors)})")
     parts.append(f"{figure(progress.tokens_per_s)} tok/s")
@@ -172,6 +180,7 @@ def _figures(progress: Progress) -> list[tuple[str, str]]:
         ("sent", f"{progress.sent:,}"),
         ("in flight", f"{progress.in_flight:,}"),
         ("done", f"{progress.done:,}"),
+        *([("gave up", f"{progress.gave_up:,}")] if progress.gave_up else []),
         ("tok/s", figure(progress.tokens_per_s)),
         ("TTFT p50", milliseconds(progress.ttft_ms)),
         ("ITL p50", milliseconds(progress.itl_ms)),
@@ -188,8 +197,7 @@ def _elapsed(progress: Progress) -> str:
     if progress.total_s:
         return f"{clock_time(progress.elapsed_s)} of {clock_time(progress.total_s)}"
     if progress.total_requests:
-        ended = progress.done + progress.failed
-        return f"{clock_time(progress.elapsed_s)}, {ended:,} of {progress.total_requests:,} requests"
+        return f"{clock_time(progress.elapsed_s)}, {progress.ended:,} of {progress.total_requests:,} requests"
     return clock_time(progress.elapsed_s)
 
 

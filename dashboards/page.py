@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 # Imported for what they register, in the order in which the page shows it.
 from servemark.dashboards import panels_verdict  # isort: skip
+from servemark.dashboards import panels_classes  # isort: skip
 from servemark.dashboards import panels_load  # isort: skip
 from servemark.dashboards import panels_requests  # isort: skip
 from servemark.dashboards import panels_server  # isort: skip
@@ -27,7 +28,16 @@ from servemark.harness.figures.frame import Frame
 from servemark.harness.types import Record, ServerSample
 from servemark.results.schema import text
 
-__all__ = ["panels_load", "panels_requests", "panels_rest", "panels_server", "panels_verdict", "render", "write_page"]
+__all__ = [
+    "panels_classes",
+    "panels_load",
+    "panels_requests",
+    "panels_rest",
+    "panels_server",
+    "panels_verdict",
+    "render",
+    "write_page",
+]
 
 TEMPLATES = ("page.html.j2", "matrix.html.j2", "page.css", "page.js")
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from servemark.dashboards import plots
+from servemark.dashboards.facts import UNCERTAIN, certain
 from servemark.dashboards.panels import PANELS, Data, Figure, Panel
 from servemark.dashboards.words import figure, name_of
 from servemark.harness.figures.chunks import counted
@@ -38,13 +39,15 @@ def _values(view: View, name: str) -> Floats:
 def distributions(data: Data) -> Panel | None:
     view = _view(data)
     figures = [
-        _distribution(name, role, ordered) for name, role in DISTRIBUTIONS if len(ordered := _values(view, name)) > 1
+        _distribution(name, role, ordered, certain(part(data.run, "metrics", name), "p99"))
+        for name, role in DISTRIBUTIONS
+        if len(ordered := _values(view, name)) > 1
     ]
     about = "Bars: share of the samples in each bin. Line: share at or below a value. Dotted: p50 and p99."
     return Panel("Distributions", about, figures) if figures else None
 
 
-def _distribution(name: str, role: str, ordered: Floats) -> Figure:
+def _distribution(name: str, role: str, ordered: Floats, certified: bool) -> Figure:
     middle, late = percentile(ordered, 50) or 0.0, percentile(ordered, 99) or 0.0
     # A few far outliers would squeeze everything else into one bar.
     end = float(ordered[-1]) if ordered[-1] <= 2.5 * late else 1.5 * late
@@ -88,7 +91,7 @@ def _distribution(name: str, role: str, ordered: Floats) -> Figure:
         "shapes": [_marker(value) for value in (middle, late)],
         "annotations": [
             _label(middle, f"p50 {figure(middle)}", "right" if late > middle else "center"),
-            _label(late, f"p99 {figure(late)}", "left"),
+            _label(late, f"p99 {'' if certified else UNCERTAIN}{figure(late)}", "left"),
         ],
         "showlegend": False,
         "bargap": 0.04,
@@ -185,7 +188,7 @@ def ttft_over_time(data: Data) -> Panel | None:
     edges = plots.time_bins(data.end_s, 60)
     middles = plots.times(edges[:-1] + (edges[1] - edges[0]) / 2)
     (median,) = plots.percentiles_in(edges, at[good], values[good], (50,))
-    failed = np.flatnonzero(~data.frame.ok)
+    failed = np.flatnonzero(data.frame.failed)
     failed = failed[plots.spread(len(failed), 500)]
     traces = [
         plots.dots(plots.times(at[shown]), plots.numbers(values[shown]), "request", "ttft", marker={"opacity": 0.45}),

@@ -11,7 +11,7 @@ from servemark.dashboards.panels import PANELS, Data, Figure, Panel
 from servemark.dashboards.words import NOTHING
 from servemark.harness.clock import MS
 from servemark.harness.figures.chunks import counted
-from servemark.harness.figures.frame import MISSING, Floats
+from servemark.harness.figures.frame import MISSING, Floats, Frame
 
 MOST_ROWS = 1_500
 
@@ -69,22 +69,10 @@ def timeline(data: Data) -> Panel | None:
         _bars(rows, first, last, "receiving tokens", "decode", thick),
         _spots(data, rows, first),
     ]
-    failed = np.flatnonzero(~frame.ok[rows])
-    if len(failed):
-        ended = np.where(frame["done_ns"][rows] != MISSING, data.seconds(frame["done_ns"][rows]), intended)[failed]
-        kinds = [str(kind) for kind in frame["error"][rows][failed]]
-        marker = {"symbol": "x", "size": 7, "opacity": 0.95}
-        traces.append(
-            plots.dots(
-                plots.times(ended),
-                rows[failed].tolist(),
-                "failed",
-                "error",
-                marker=marker,
-                text=kinds,
-                hovertemplate="%{text}<extra></extra>",
-            )
-        )
+    ended = np.where(frame["done_ns"][rows] != MISSING, data.seconds(frame["done_ns"][rows]), intended)
+    for name, role, which in (("failed", "error", frame.failed), ("gave up", "queue", frame.gave_up)):
+        if which[rows].any():
+            traces.append(_crosses(frame, rows, np.flatnonzero(which[rows]), ended, name, role))
     layout = {
         "xaxis": plots.time_axis(data.end_s),
         "yaxis": plots.axis("request, by intended time", autorange="reversed", showgrid=False),
@@ -94,6 +82,20 @@ def timeline(data: Data) -> Panel | None:
     part_of = f" {len(rows):,} of {len(frame):,} requests are drawn, evenly spread." if len(rows) < len(frame) else ""
     about = f"One row per request, from its intended time to its last token.{part_of} Drag to look closer."
     return Panel("Timeline of requests", about, [Figure("Timeline of requests", traces, layout, 540)])
+
+
+def _crosses(frame: Frame, rows: Any, chosen: Any, ended: Floats, name: str, role: str) -> plots.Trace:
+    """Where the chosen ones of the drawn rows ended without an answer."""
+    kinds = [str(kind) for kind in frame["error"][rows][chosen]]
+    return plots.dots(
+        plots.times(ended[chosen]),
+        rows[chosen].tolist(),
+        name,
+        role,
+        marker={"symbol": "x", "size": 7, "opacity": 0.95},
+        text=kinds,
+        hovertemplate="%{text}<extra></extra>",
+    )
 
 
 def _bars(rows: Any, start: Floats, end: Floats, name: str, role: str, thick: float) -> plots.Trace:

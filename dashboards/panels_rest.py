@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from servemark.dashboards.asked import load_facts
+from servemark.dashboards.facts import certain, marked
 from servemark.dashboards.panels import PANELS, Cell, Data, Facts, Note, Panel, Part, Table, Verbatim
 from servemark.dashboards.words import figure, name_of, of_unit, share
 from servemark.results.schema import items, number, part, text
@@ -19,8 +20,8 @@ GROUPED = ("ttft", "itl", "tpot", "e2e")
 
 @PANELS.register("errors")
 def errors(data: Data) -> Panel:
-    failed = np.flatnonzero(~data.frame.ok)
-    about = "Requests that failed, in all phases, by kind."
+    failed = np.flatnonzero(data.frame.failed)
+    about = "Requests that failed, in all phases, by kind; clients that gave up are no failures."
     if not len(failed):
         return Panel("Errors", about, [Note("No request failed.", "good")])
     kinds = data.frame["error"][failed]
@@ -54,12 +55,13 @@ def groups(data: Data) -> Panel | None:
         cells = [Cell(name), Cell("" if count is None else f"{count:,.0f}")]
         for each in GROUPED:
             entry = part(metrics, each)
-            cells += [Cell(figure(number(entry.get(p)))) for p in ("p50", "p99")]
+            cells += [Cell(marked(entry, p), "" if certain(entry, p) else "dim") for p in ("p50", "p99")]
         rows.append([*cells, Cell(figure(number(part(metrics, "output_tps").get("value"))))])
     if not rows:
         return None
     head = ["group", "requests"] + [f"{name_of(each)} {p}" for each in GROUPED for p in ("p50", "p99")] + ["tok/s"]
-    return Panel("Groups", "Parts of the run by themselves; latencies in ms.", [Table(tuple(head), rows)])
+    about = "Parts of the run by themselves; latencies in ms. ~ marks what so few requests do not certify."
+    return Panel("Groups", about, [Table(tuple(head), rows)])
 
 
 @PANELS.register("workload")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from servemark.dashboards.facts import Check, certain, checks, is_valid, slo_results
+from servemark.dashboards.facts import Check, certain, checks, is_valid, marked, slo_results
 from servemark.dashboards.panels import PANELS, Card, Cards, Cell, Data, Note, Panel, Part, Table
 from servemark.dashboards.promises import unpromised
 from servemark.dashboards.words import NOTHING, figure, name_of, share
@@ -25,6 +25,7 @@ RATES = (
     ("rps", "Requests completed", "requests"),
     ("goodput", "Goodput", "good"),
     ("error_rate", "Failed requests", "error"),
+    ("give_up_rate", "Clients that gave up", "queue"),
 )
 TABLED = ("ttft", "ttft_sent", "ttfa", "itl", "icl", "tpot", "e2e", "e2e_sent", "e2e_per_token", "tps_user")
 
@@ -48,7 +49,7 @@ def _latency_card(run: Mapping[str, Any], name: str, label: str, role: str) -> C
     median = number(entry.get("p50"))
     if median is None:
         return None
-    tail = [f"{p} {_marked(entry, p)}" for p in ("p90", "p99") if number(entry.get(p)) is not None]
+    tail = [f"{p} {marked(entry, p)}" for p in ("p90", "p99") if number(entry.get(p)) is not None]
     return Card(
         label=label,
         value=figure(median),
@@ -62,8 +63,10 @@ def _latency_card(run: Mapping[str, Any], name: str, label: str, role: str) -> C
 
 def _rate_card(run: Mapping[str, Any], name: str, label: str, role: str) -> Card | None:
     entry = part(run, "metrics", name)
+    if name == "goodput" and number(entry.get("value")) is None:  # no steady window, as when all is sent at once
+        entry = part(run, "metrics", "goodput_run")
     value, unit = number(entry.get("value")), text(entry.get("unit"), 20)
-    if value is None or (name == "error_rate" and value == 0):
+    if value is None or (name in ("error_rate", "give_up_rate") and value == 0):
         return None
     whole = number(part(run, "metrics", f"{name}_run").get("value"))
     also = "" if whole is None else f"whole run {figure(whole)}"
@@ -88,10 +91,6 @@ def _interval(entry: Mapping[str, Any], percentile: str) -> str:
     if low is None and high is None:
         return ""
     return f"{figure(low)} to {'beyond' if high is None else figure(high)}"
-
-
-def _marked(entry: Mapping[str, Any], percentile: str) -> str:
-    return ("" if certain(entry, percentile) else "~") + figure(number(entry.get(percentile)))
 
 
 @PANELS.register("verdict")
@@ -165,7 +164,7 @@ def _percentile_row(name: str, entry: Mapping[str, Any]) -> list[Cell]:
     for p in PERCENTILES:
         interval = _interval(entry, p)
         note = f"95 % interval {interval}" if interval else ""
-        cells.append(Cell(_marked(entry, p), "" if certain(entry, p) else "dim", note))
+        cells.append(Cell(marked(entry, p), "" if certain(entry, p) else "dim", note))
     cells += [Cell(figure(number(entry.get(key)))) for key in ("mean", "std", "min", "max")]
     count = number(entry.get("n"))
     return [*cells, Cell(NOTHING if count is None else f"{count:,.0f}")]

@@ -27,7 +27,7 @@ class Tally:
         self._reads: deque[tuple[int, int]] = deque()
         self._ttft_ms: deque[float] = deque(maxlen=_REMEMBERED)
         self._gap_ms: deque[float] = deque(maxlen=_REMEMBERED)
-        self._tokens = self._token_reads = self._done = 0
+        self._tokens = self._token_reads = self._done = self._gave_up = 0
         self._errors: Counter[str] = Counter()
         self._stopping = False
 
@@ -38,6 +38,9 @@ class Tally:
         self._stopping = True
 
     def record(self, record: Record) -> None:
+        if record.error == "gave_up":
+            self._gave_up += 1
+            return
         if record.error is not None:
             self._errors[record.error] += 1
             return
@@ -63,17 +66,23 @@ class Tally:
         return Progress(
             elapsed_s=elapsed_s,
             total_s=self._total_s,
-            total_requests=self._total_requests,
+            total_requests=self._total(),
             sent=status.sent if status else 0,
             in_flight=status.in_flight if status else 0,
             done=self._done,
             failed=self._errors.total(),
+            gave_up=self._gave_up,
             tokens_per_s=self._rate(),
             ttft_ms=median(self._ttft_ms) if self._ttft_ms else None,
             itl_ms=median(self._gap_ms) if self._gap_ms else None,
             phase=self._phase(elapsed_s),
             errors=dict(self._errors),
         )
+
+    def _total(self) -> int | None:
+        """As many as are asked for, or as there are: the last session may go on beyond that."""
+        sent = self._status.sent if self._status else 0
+        return None if self._total_requests is None else max(self._total_requests, sent)
 
     def _phase(self, elapsed_s: float) -> str:
         if self._stopping:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from servemark.dashboards.facts import marked
 from servemark.dashboards.words import figure, share
 from servemark.results.schema import items, number, part, text
 
@@ -28,8 +29,8 @@ def replicas(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
             (
                 text(url, _URL_CHARS),
                 f"{number(ttft.get('n')) or 0:,.0f}",
-                figure(number(ttft.get("p50"))),
-                figure(number(ttft.get("p99"))),
+                marked(ttft, "p50"),
+                marked(ttft, "p99"),
                 figure(number(part(metrics, "output_tps").get("value"))),
                 "none" if not failed else share(failed),
             )

@@ -7,14 +7,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from servemark.dashboards import sides
+from servemark.dashboards import classes, sides
 from servemark.dashboards.asked import load_facts
 from servemark.dashboards.facts import (
     LATENCIES,
+    UNCERTAIN,
     Check,
     certain,
     checks,
     failures,
+    hang_ups,
     is_simulated,
     is_valid,
     launch_figures,
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 WIDTH = 100
-UNCERTAIN = "~"
 
 
 def summary_text(run: Mapping[str, Any], width: int = WIDTH, folder: Path | None = None) -> str:
@@ -62,6 +63,7 @@ def _blocks(run: Mapping[str, Any], folder: Path | None) -> Iterator[RenderableT
         (_latency_title(run), _latencies(run)),
         ("Throughput", _throughput(run)),
         ("Service level", _service_level(run)),
+        ("Classes", classes.table(run)),
         ("Requests", _pairs(_requests(run))),
         ("Replicas", replica_table(run)),
         ("What this target cannot promise", _pairs(unpromised(run))),
@@ -195,10 +197,12 @@ def _service_level(run: Mapping[str, Any]) -> RenderableType | None:
 
     results = slo_results(run)
     pairs = []
-    for name in ("goodput", "goodput_tps", "goodput_share"):
+    for name in _goodputs(run):
         entry = part(run, "metrics", name)
-        if entry:
-            pairs.append((name_of(name), of_unit(number(entry.get("value")), text(entry.get("unit"), 20))))
+        said = of_unit(number(entry.get("value")), text(entry.get("unit"), 20))
+        if number(entry.get("offered")) is not None:
+            said = f"{classes.goodput(part(run, 'metrics'))} req/s offered"
+        pairs.append((name_of(name), said))
     if not results and not pairs:
         return None
     table = Table.grid(padding=(0, 2))
@@ -207,6 +211,13 @@ def _service_level(run: Mapping[str, Any]) -> RenderableType | None:
         table.add_row(Text(f"{result.word:6}", style=colour), Text(result.limit, style="bold"), Text(result.said))
     figures = _pairs(pairs)
     return Group(*([figures] if figures is not None else []), *([table] if results else []))
+
+
+def _goodputs(run: Mapping[str, Any]) -> list[str]:
+    """Those that there are; of the whole run where no window is steady, as when all is sent at once."""
+    steady = number(part(run, "metrics", "goodput").get("value")) is not None
+    names = ("goodput", "goodput_tps", "goodput_share") if steady else ("goodput_run", "goodput_share")
+    return [name for name in names if part(run, "metrics", name)]
 
 
 def _requests(run: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -224,6 +235,8 @@ def _requests(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("failed", f"{count['requests_failed']:,.0f}" + (f" ({kinds})" if kinds else "")))
     if (adjusted := _adjusted(run)) is not None:
         found.append(("p99, failures as ∞", adjusted))
+    if (gone := hang_ups(run)) is not None:
+        found.append(("gave up", gone))
     found += [(name_of(name), drift) for name in ("prompt_drift", "output_drift") if (drift := _drift(run, name))]
     lag = part(run, "metrics", "send_lag")
     if number(lag.get("p99")) is not None:

@@ -28,6 +28,7 @@ _NAMES = {
     "tpot_n1": "TPOT by N - 1",
     "ttft_sent": "TTFT from sent",
     "e2e_sent": "E2E from sent",
+    "goodput_run": "goodput, whole run",
 }
 
 

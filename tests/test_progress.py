@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from servemark.dashboards.live import line
 from servemark.dashboards.progress import Tally
 from servemark.harness.load.messages import Status
 from servemark.harness.types import Record
@@ -36,6 +37,16 @@ def tally(total_s: float | None = 60.0, requests: int | None = None, warmup_s: f
     return made
 
 
+def test_who_gave_up_has_not_failed_and_is_not_waited_for() -> None:
+    made = tally(requests=3)
+    for error in (None, "gave_up", "reset"):
+        made.record(replace(GOOD, error=error))
+    found = made.progress(START + SECOND)
+    assert (found.done, found.gave_up, found.failed, found.errors) == (1, 1, 1, {"reset": 1})
+    assert found.ended == 3
+    assert "gave up 1" in line(found)
+
+
 def status(at_ns: int, reads: int, sent: int = 9, in_flight: int = 4) -> Status:
     return Status(at_ns, sent, in_flight, sent - in_flight, reads)
 
@@ -55,6 +66,14 @@ def test_phases_go_by_time(at_s: float, phase: str) -> None:
 
 def test_a_run_without_a_length_in_time_is_never_draining() -> None:
     assert tally(None, 100, 0.0).progress(START + 3600 * SECOND).phase == "measured"
+
+
+def test_a_last_session_that_goes_on_makes_the_run_longer_and_not_over() -> None:
+    made = tally(None, 10, 0.0)
+    made.status(status(START, 0, sent=9))
+    assert made.progress(START).total_requests == 10
+    made.status(status(START + SECOND, 0, sent=13))
+    assert made.progress(START).total_requests == 13
 
 
 def test_a_run_that_is_being_stopped_says_so() -> None:
