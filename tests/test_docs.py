@@ -11,6 +11,7 @@ import pytest
 
 from servemark.harness.cli import bench
 from servemark.harness.plan.spec import parse_workload
+from servemark.harness.prepare import slo_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,7 +59,17 @@ def test_links_lead_to_files(page: Path) -> None:
 
 def test_the_workload_in_the_readme_is_one() -> None:
     (text,) = blocks(ROOT / "README.md", "yaml")
-    assert parse_workload(text).spec.slo.attainment == 0.99
+    asked = slo_of(parse_workload(text))
+    assert asked is not None
+    assert asked.every_limit
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_workload_in_the_docs_is_one(page: Path) -> None:
+    whole = [text for text in blocks(page, "yaml") if text.startswith("version: 1") and "load:" in text]
+    for text in whole:
+        slo_of(parse_workload(text, page.name))
+    assert whole or page.name != "workload.md"
 
 
 def test_the_exit_codes_in_the_readme_are_those_of_the_command() -> None:
