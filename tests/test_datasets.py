@@ -277,7 +277,8 @@ def test_bad_rows_are_counted_and_named(source: Make) -> None:
     prepared = source("gsm8k", "\n".join(rows).encode())
     assert [request.prompt for request in sent(prepared)] == [row["question"] for row in GSM8K[:3]]
     assert prepared.notes == (
-        "4 of 7 rows left out: line 2 is no JSON, line 4 is no JSON object, line 5 has no field `answer` and 1 others",
+        "4 of 7 rows left out as unreadable: line 2 is no JSON; line 4 is no JSON object; line 5 has no field "
+        "`answer`; and 1 more",
     )
 
 
@@ -303,7 +304,7 @@ def test_the_longest_prompt_of_a_session_holds_its_answers(source: Make) -> None
     rows = [{"messages": [{"role": "user", "content": "one two"}, {"role": "assistant", "content": "three"}] * 2}]
     columns = {"messages": "messages"}
     assert source("jsonl", rows, columns=columns, max_input_tokens=7 + 5).size == 1
-    with pytest.raises(BadInput, match=r"no row is left \(1 of 1 rows left out: the longest prompt is above 11 tokens"):
+    with pytest.raises(BadInput, match=r"no row is left \(1 of 1 row left out: the longest prompt is above 11 tokens"):
         source("jsonl", rows, columns=columns, max_input_tokens=7 + 4)
 
 
@@ -451,6 +452,7 @@ def test_rare_beginnings_are_not_looked_for() -> None:
         ("mt_bench", SHAREGPT, "the file looks like one for prompts.source: sharegpt"),
         ("gsm8k", HUMANEVAL, "the file looks like one for prompts.source: humaneval or jsonl"),
         ("humaneval", GSM8K, "the file looks like one for prompts.source: gsm8k"),
+        ("jsonl", b"\xff\xfe\x00\x01", "line 1 is no JSON.; see that prompts.source and the file belong together"),
         ("jsonl", b"Once upon a time\n", "line 1 is no JSON.; the file looks like one for prompts.source: text"),
         ("jsonl", [{"text": "x"}], "line 1 has no field `prompt`.; see that prompts.source and the file belong"),
         ("gsm8k", b"", "the file holds no rows; see that it is the whole file"),
@@ -477,7 +479,7 @@ def test_a_wrong_file_is_refused_with_the_source_that_fits(source: Make, name: s
     ],
 )
 def test_what_is_wrong_with_a_row_is_said(source: Make, row: dict[str, Any], reason: str) -> None:
-    assert source("sharegpt", [row, SHAREGPT[1]]).notes == (f"1 of 2 rows left out: line 1 {reason}",)
+    assert source("sharegpt", [row, SHAREGPT[1]]).notes == (f"1 of 2 rows left out as unreadable: line 1 {reason}",)
 
 
 def test_a_file_that_is_not_there_is_said_where_to_find(tmp_path: Path) -> None:
@@ -497,12 +499,19 @@ def test_a_file_that_is_not_there_is_said_where_to_find(tmp_path: Path) -> None:
         ("{prompt: a, messages: b}", "prompt and messages both say what is sent; keep one"),
         ("{answer: a, output_tokens: b}", "answer and output_tokens both say how long the answer is; keep one"),
         ("{messages: a, answer: b}", "messages hold their answers; leave answer out"),
+        ("{prompt: []}", "prompt names no field; name one"),
+        ("{prompt: 5}", "prompts.columns.prompt: needs a text or a list of texts, not 5"),
         ("{promt: a}", "prompts.columns.promt: there is no such key; did you mean `prompt`?"),
     ],
 )
 def test_columns_that_contradict_each_other_are_refused(columns: str, sentence: str) -> None:
     with pytest.raises(BadInput, match=re.escape(sentence)):
         parse_workload(f"version: 1\nprompts: {{source: jsonl, path: x, columns: {columns}}}\nload: {{rate: 1}}")
+
+
+def test_the_source_that_was_named_is_not_proposed(source: Make) -> None:
+    with pytest.raises(BadInput, match=r"has no field `kind`\); see that prompts\.source and the file belong together"):
+        source("jsonl", [{"prompt": "Why?"}], class_by="kind")
 
 
 def test_texts_are_not_sent_as_ids() -> None:

@@ -95,8 +95,8 @@ def test_rows_that_hold_no_length_are_counted_and_named(folder: Path) -> None:
     schedule = planned(folder, FILE)
     assert set(lengths(schedule)) == {(100, 40), (200, 30)}
     assert schedule.source.notes == (
-        "5 of 7 rows of pairs.csv left out: line 3 has 'x' as in, line 4 has '' as out, line 6 has '0' as out "
-        "and 2 others",
+        "5 of 7 rows of pairs.csv left out as unreadable: line 3 has 'x' as in; line 4 has '' as out; line 6 has '0' "
+        "as out; and 2 more",
     )
 
 
@@ -124,6 +124,8 @@ def test_lengths_above_a_limit_become_it_and_are_counted(folder: Path) -> None:
         (FILE.replace("pairs.csv", "no.csv"), "no.csv: the lengths cannot be read (No such file or directory)"),
         (FILE.replace("input: in", "input: inn"), "pairs.csv:1: there is no column 'inn'; there are: in, out"),
         ("output_tokens: 5, input_tokens: {distribution: empirical, path: pairs.csv}", "there are 2 columns (in, out)"),
+        ("output_tokens: 5, input_tokens: {distribution: empirical, histogram: {}}", "the histogram is empty; write"),
+        ("output_tokens: 5, input_tokens: {distribution: empirical, values: 5}", "values: needs a list, not 5"),
         ("lengths: [[100]]", "[100] is no pair; write [input, output]"),
         ("lengths: {path: pairs.csv}", "path and columns go together"),
         ("lengths: {}", "give one of the two"),
@@ -145,8 +147,9 @@ def test_a_mistake_is_a_sentence(folder: Path, prompts: str, sentence: str) -> N
     [
         (b"in,out\n", "no row holds a length; see that"),
         (b"in,out\nx,1\n", "no row holds a length (line 2 has 'x' as in)"),
-        (b"", ":1: there is no column 'in'"),
-        (b"in,out\n\xff\xfe,1\n", "pairs.csv:2: this is no text"),
+        (b"", "pairs.csv: no row holds a length; see that"),
+        (b"\x00\x01\n1,2\n", "pairs.csv: this is no text file"),
+        (b"in,out\n\xff\xfe,1\n", "no row holds a length (line 2 has "),
     ],
 )
 def test_a_file_without_lengths_is_refused(folder: Path, content: bytes, sentence: str) -> None:

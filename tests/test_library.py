@@ -32,6 +32,7 @@ CONTEXT = {
     "chat-sessions": 8192,
     "code": 8192,
     "long-context": 131072,
+    "mixed": 8192,
     "mlperf-deepseek-r1": 32768,
     "mlperf-llama2-70b": 4096,
     "mlperf-llama3.1-405b": 32768,

@@ -152,7 +152,7 @@ def test_a_broken_row_is_counted(tmp_path: Path, row: str) -> None:
         file.write(row + "\n")
     source = prepared("mooncake", path)
     assert source.size == 4
-    assert "1 row is left out as unreadable: line 5: " in source.notes[1]
+    assert "1 of 5 rows left out as unreadable: line 5: " in source.notes[1]
 
 
 def test_requests_of_one_stamp_can_be_spread_up_to_the_next(tmp_path: Path) -> None:

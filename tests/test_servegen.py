@@ -142,8 +142,21 @@ def test_bad_windows_are_counted_and_named(folder: Path) -> None:
     trace = folder / "chunk-10-trace.csv"
     trace.write_text(trace.read_text() + "2400,1,1,Pareto,1,1\n1100,1,1,Gamma,1,1\n2400,nan,1,Gamma,1,1\nx\n")
     note = prepared("servegen", folder).notes[1]
-    assert note.startswith("4 rows are left out as unreadable: line 5 of chunk-10-trace.csv: 'Pareto' is none of Gamma")
-    assert note.endswith("and more")
+    assert note.startswith(
+        "4 of 14 rows of the clients left out as unreadable: line 5 of chunk-10-trace.csv: 'Pareto' is none of Gamma"
+    )
+    assert note.endswith("; and 1 more")
+
+
+def test_a_client_without_a_readable_window_is_counted_and_the_others_go_on(folder: Path) -> None:
+    (folder / "chunk-10-trace.csv").write_text("0,nan,1,Gamma,1,1\n")
+    source = prepared("servegen", folder)
+    assert source.size
+    assert "line 1 of chunk-10-trace.csv: a rate of nan" in source.notes[1]
+    for trace in folder.glob("chunk-*-trace.csv"):
+        trace.write_text("0,inf,1,Gamma,1,1\n")
+    with pytest.raises(BadInput, match="rows cannot be read, the first in line 1 of chunk-"):
+        prepared("servegen", folder)
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_recorded_prompts_are_sent_as_they_are(tmp_path: Path) -> None:
     source = prepared("trace", path, columns=columns)
     assert [source.request(i).prompt for i in range(4)] == ["Hello there.", "Größe?\nYes.", "Hello there.", "Once."]
     assert [source.request(i).asked_output_tokens for i in range(4)] == [4, 5, 6, 7]
-    assert "1 row is left out as unreadable: line 3: ' ' is no prompt" in source.notes
+    assert "1 of 5 rows left out as unreadable: line 3: ' ' is no prompt" in source.notes
     params = source_of("trace", path, columns=columns)
     assert not params.unique
     assert [each.prompt for each in params.repeats(source)] == ["Hello there."]
@@ -223,10 +223,36 @@ def test_unreadable_rows_are_counted_and_named(tmp_path: Path) -> None:
     assert source.size == 8
     assert source.notes[0] == "8 of 13 rows of t.csv are sent"
     assert source.notes[1] == (
-        "5 rows are left out as unreadable: line 10: '' is no timestamp such as 2023-11-16 18:17:03.9799600; "
+        "5 of 13 rows left out as unreadable: line 10: '' is no timestamp such as 2023-11-16 18:17:03.9799600; "
         "line 11: nan is no number of tokens; line 12: '2023-13-16 18:17:03' is no timestamp such as 2023-11-16 "
-        "18:17:03.9799600 and more"
+        "18:17:03.9799600; and 2 more"
     )
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_lines_that_an_open_quote_swallows_are_counted_as_rows(tmp_path: Path, closed: bool) -> None:
+    rows = [f"2023-11-16 18:{i // 60:02d}:{i % 60:02d},10,5" for i in range(50)]
+    rows[20] = '"' + rows[20]
+    rows[29] += '"' if closed else ""
+    (tmp_path / "t.csv").write_text(AZURE + "\n".join(rows) + "\n")
+    left = 40 if closed else 20
+    if not closed:  # 30 of 50 are more than half
+        with pytest.raises(BadInput, match="30 of 50 rows cannot be read, the first in line 22: a quote is open"):
+            prepared("azure", tmp_path / "t.csv")
+        return
+    source = prepared("azure", tmp_path / "t.csv")
+    assert (source.size, source.notes[0]) == (left, "40 of 50 rows of t.csv are sent")
+    assert source.notes[1] == (
+        "10 of 50 rows left out as unreadable: line 22: a quote is open up to line 31; and 9 more"
+    )
+
+
+def test_a_recorded_prompt_may_have_several_lines(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text('when,text,out tokens\n1,"one\ntwo",2\n2,"three\n\nfour",nan\n3,five,4\n')
+    columns = {"time": "when", "prompt": "text", "output_tokens": "out tokens"}
+    source = prepared("trace", tmp_path / "p.csv", columns=columns)
+    assert [source.request(i).prompt for i in range(source.size or 0)] == ["one\ntwo", "five"]
+    assert "1 of 3 rows left out as unreadable: line 4: nan is no number of tokens" in source.notes
 
 
 def test_what_a_bad_row_quotes_is_short_and_harmless(tmp_path: Path) -> None:

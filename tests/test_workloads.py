@@ -230,10 +230,10 @@ def test_time_stamps_are_read_exactly(text: str, ns: int) -> None:
     [
         ("a,b\n1,2\n", "t.csv:1: the columns TIMESTAMP, ContextTokens, GeneratedTokens are needed"),
         ("", "t.csv:1: the columns"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "t.csv: no row is left of the trace"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "t.csv: the trace holds no rows"),
         (
             "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,x,3\n",
-            "t.csv: 1 of 1 rows cannot be read, the first in line 2: 'x' is no number",
+            "t.csv: 1 of 1 row cannot be read, the first in line 2: 'x' is no number",
         ),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n\nnow,1,3\n", "the first in line 3: 'now' is no timestamp"),
         (

@@ -15,11 +15,12 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from servemark.harness.errors import BadInput
+from servemark.harness.plan.bad_rows import counted, said
 from servemark.harness.plan.sources import SOURCES, Given
 from servemark.harness.plan.strict import one_or_many
 from servemark.workloads.traces.section import CsvTrace
 from servemark.workloads.traces.stamps import numbers_ns
-from servemark.workloads.traces.table import Table, counted, said, tokens
+from servemark.workloads.traces.table import Table, tokens
 
 Names = Annotated[
     tuple[str, ...],

@@ -30,6 +30,8 @@ class Columns(Strict):
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Columns:
+        if self.prompt == ():
+            raise ValueError("prompt names no field; name one, or leave it out")
         if self.prompt is not None and self.messages is not None:
             raise ValueError("prompt and messages both say what is sent; keep one")
         if self.answer is not None and self.output_tokens is not None:

@@ -15,12 +15,13 @@ import msgspec
 from pydantic import Field
 
 from servemark.harness.errors import BadInput
+from servemark.harness.plan.data_files import lines
 from servemark.harness.plan.draws import uniforms
 from servemark.harness.plan.sources import SOURCES, Given, Prepared, PromptMaker, Seeds
 from servemark.harness.plan.strict import Count
 from servemark.harness.types import Request
 from servemark.workloads.traces.blocks import BlockTable, SharedBlocks
-from servemark.workloads.traces.files import lines, opened
+from servemark.workloads.traces.files import opened
 from servemark.workloads.traces.section import TraceSource
 from servemark.workloads.traces.selection import Chosen
 from servemark.workloads.traces.table import Table
@@ -65,7 +66,7 @@ class Mooncake(TraceSource):
                 try:
                     self._add(table, decode(line))
                 except (ValueError, RecursionError) as error:
-                    table.bad.add(number, error)
+                    table.bad.add(f"line {number}:", error)
         if self.spread:
             table.notes.append("requests with one stamp are spread at random up to the next stamp")
         return table

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from servemark.harness.errors import BadInput
+from servemark.harness.plan.bad_rows import BadRows, counted
 from servemark.harness.plan.draws import uniforms
 from servemark.harness.plan.sources import SOURCES, Given, Prepared, PromptMaker
 from servemark.workloads.traces.clients import Client, read_clients
@@ -21,7 +22,7 @@ from servemark.workloads.traces.gaps import SECOND
 from servemark.workloads.traces.prepared import MADE_UP, PreparedTrace
 from servemark.workloads.traces.section import TraceSource
 from servemark.workloads.traces.selection import Chosen
-from servemark.workloads.traces.table import BadRows, Table, counted
+from servemark.workloads.traces.table import Table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +46,8 @@ class _Table(Table):
 class ServeGen(TraceSource):
     """Arrivals and lengths drawn from the clients of a ServeGen folder."""
 
+    nothing = "no request in this time; widen prompts.slice, or see that the folder is whole"
+
     source: Literal["servegen"] = "servegen"
 
     def read(self, path: Path, given: Given) -> Table:
@@ -54,7 +57,7 @@ class ServeGen(TraceSource):
         windows = [window for client in clients for window in client.windows]
         bad.check(path, len(windows))
         table.origin_ns, table.end_ns = 0, max((window.end_ns for window in windows), default=0)
-        table.notes += bad.note()
+        table.notes += bad.note(len(windows) + bad.count, " of the clients")
         between_ns = self.slice.start, self.slice.start + (self.slice.duration or table.end_ns)
         busy = [(client, number) for client in clients for number in client.busy(*between_ns)]
         self._check_size(path, sum(client.windows[number].expected for client, number in busy))

@@ -10,11 +10,12 @@ from typing import IO, Any, Literal
 import msgspec
 from pydantic import Field, model_validator
 
+from servemark.harness.plan.data_files import csv_rows, header_of, lines
 from servemark.harness.plan.sources import SOURCES, Given, Prepared, PromptMaker
 from servemark.harness.plan.strict import Strict
 from servemark.harness.types import Request
 from servemark.workloads.datasets.counting import ESTIMATED, TextCounter
-from servemark.workloads.traces.files import csv_rows, lines, opened, places
+from servemark.workloads.traces.files import opened, places
 from servemark.workloads.traces.labelled import LabelledTable, LabelledTrace, RecordedPrompts
 from servemark.workloads.traces.section import TraceSource
 from servemark.workloads.traces.selection import Chosen
@@ -83,15 +84,15 @@ class AnyTrace(TraceSource):
 
     def _read_csv(self, table: LabelledTable, file: IO[bytes], counter: TextCounter) -> None:
         names = self._names()
-        with closing(csv_rows(file, table.bad)) as rows:
-            _, header = next(rows, (1, []))
-            at = dict(zip(names, places(table.path, header, names, self.guess), strict=True))
+        with closing(csv_rows(file, table.bad, spanning=self.columns.prompt is not None)) as rows:
+            found = places(table.path, header_of(table.path, rows), names, self.guess)
+            at = dict(zip(names, found, strict=True))
             add = self._adder(table, at.__getitem__, reader(self.time_unit), tokens, counter)
             for line, cells in rows:
                 try:
                     add(cells)
                 except (ValueError, IndexError) as error:
-                    table.bad.add(line, error)
+                    table.bad.add(f"line {line}:", error)
 
     def _read_json(self, table: LabelledTable, file: IO[bytes], counter: TextCounter) -> None:
         add = self._adder(table, str, json_reader(self.time_unit), whole, counter)
@@ -100,9 +101,9 @@ class AnyTrace(TraceSource):
             try:
                 add(decode(line))
             except KeyError as error:
-                table.bad.add(number, f"there is no {error}")
+                table.bad.add(f"line {number}:", f"there is no {error}")
             except (ValueError, RecursionError) as error:
-                table.bad.add(number, error)
+                table.bad.add(f"line {number}:", error)
 
     def _names(self) -> list[str]:
         """The columns that are read."""

@@ -105,7 +105,7 @@ _NEEDS: dict[str, Callable[[dict[str, Any]], str]] = {
     "string_type": lambda _: "needs text; put the value in quotes",
     "dict_type": lambda _: "needs keys below it",
     "model_type": lambda _: "needs keys below it",
-    "tuple_type": lambda _: "needs a text or a list of texts",
+    "tuple_type": lambda _: "needs a list",
     "literal_error": _literal,
     "greater_than_equal": lambda detail: f"must be at least {detail['ctx']['ge']:g}",
     "greater_than": lambda detail: f"must be above {detail['ctx']['gt']:g}",

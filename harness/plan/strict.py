@@ -113,6 +113,8 @@ def _only(group: tuple[str, ...], keys: Iterable[str]) -> dict[str, Any]:
 
 def one_or_many(value: Any) -> Any:
     """A single text where a list of texts may stand."""
+    if not isinstance(value, str | list | tuple):
+        raise ValueError(f"needs a text or a list of texts, not {value!r:.60}")
     return (value,) if isinstance(value, str) else value
 
 

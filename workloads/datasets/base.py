@@ -127,10 +127,10 @@ def nothing_left(params: DataSet, rows: Rows, survey: Survey) -> str:
     """Why no row of the file can be sent, and what to do."""
     if not len(rows):
         return f"{rows.path}: the file holds no rows; see that it is the whole file"
-    if survey.bad < len(rows):
+    if survey.bad.count < len(rows):
         return f"{rows.path}: no row is left ({'; '.join(survey.notes())}); widen the limits in prompts"
-    said = f"{rows.path}: no row is one of the source {params.source} ({survey.named[0]})"
-    others = fitting(rows)
+    said = f"{rows.path}: no row is one of the source {params.source} ({survey.bad.first[0]})"
+    others = [name for name in fitting(rows) if name != params.source]
     if others:
         return f"{said}; the file looks like one for prompts.source: {' or '.join(others)}"
     return f"{said}; see that prompts.source and the file belong together"
@@ -141,5 +141,5 @@ def fitting(rows: Rows) -> list[str]:
     try:
         row = rows.object(0)
     except ValueError:
-        return ["text"]
+        return ["text"] if rows.is_text(0) else []
     return [name for name, source in SOURCES.items() if issubclass(source, DataSet) and source.fits(row)]

@@ -1,33 +1,26 @@
 """The rows of a data file. Only where each begins and ends is kept; a row is read when it is asked for.
 
-A file is JSON Lines, one JSON array, or plain text, gzipped or not (told by its first bytes). A gzipped one is unpacked
-into a temporary file that has no name, so it goes when the run does.
+A file is JSON Lines, one JSON array, or plain text. A gzipped one is read in a copy that goes when the run does.
 """
 
 from __future__ import annotations
 
-import gzip
 import mmap
 import os
 import re
-import shutil
-import tempfile
 import weakref
-import zlib
 from array import array
 from collections.abc import Iterable, Iterator
-from hashlib import file_digest
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import msgspec
 
 from servemark.harness.errors import BadInput
+from servemark.harness.plan.data_files import BOM, digest_of, on_disk
 
 Unit = Literal["line", "paragraph", "file"]
 
-_GZIP = b"\x1f\x8b"
-_BOM = b"\xef\xbb\xbf"
 _BETWEEN = re.compile(rb"[\s,]*")
 
 
@@ -75,6 +68,12 @@ class Rows:
             raise ValueError("is no JSON object")
         return found
 
+    def is_text(self, row: int) -> bool:
+        try:
+            return self[row].decode("utf-8").strip().isprintable()
+        except UnicodeDecodeError:
+            return False
+
     def text(self, row: int) -> str:
         """Raises BadInput where it is none."""
         try:
@@ -85,8 +84,8 @@ class Rows:
 
 def open_json(path: Path, where: str) -> Rows:
     """The rows of JSON Lines or of a JSON array. `where` ends the sentence for a file that is not there."""
-    with _opened(path, where) as file:
-        rows = Rows(path, file, _digest(path))
+    with on_disk(path, "data", where) as file:
+        rows = Rows(path, file, digest_of(path))
         if _first(file) == b"[":
             _add_elements(rows, file)
         else:
@@ -96,8 +95,8 @@ def open_json(path: Path, where: str) -> Rows:
 
 def open_text(path: Path, unit: Unit, where: str) -> Rows:
     """The units of a text that hold more than white space."""
-    with _opened(path, where) as file:
-        rows = Rows(path, file, _digest(path))
+    with on_disk(path, "data", where) as file:
+        rows = Rows(path, file, digest_of(path))
         if unit == "file":
             rows.add(_start(file), os.fstat(file.fileno()).st_size, 1)
         else:
@@ -105,39 +104,10 @@ def open_text(path: Path, unit: Unit, where: str) -> Rows:
         return rows
 
 
-def _opened(path: Path, where: str) -> IO[bytes]:
-    """The file, unpacked where it is gzipped."""
-    try:
-        file: IO[bytes] = path.open("rb")
-        if file.read(2) != _GZIP:
-            return file
-        with file:
-            return _unpacked(path)
-    except OSError as error:
-        raise BadInput(f"{path}: the data cannot be read ({error.strerror or error}); {where}") from error
-
-
-def _unpacked(path: Path) -> IO[bytes]:
-    file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (handed on open)
-    try:
-        with gzip.open(path) as packed:
-            shutil.copyfileobj(packed, file, 1 << 20)
-        file.flush()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        file.close()
-        raise BadInput(f"{path}: the gzipped file is broken ({error}); fetch it again") from error
-    return file
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
-
-
 def _start(file: IO[bytes]) -> int:
     """Where the text begins, behind a byte order mark."""
     file.seek(0)
-    return len(_BOM) if file.read(len(_BOM)) == _BOM else 0
+    return len(BOM) if file.read(len(BOM)) == BOM else 0
 
 
 def _first(file: IO[bytes]) -> bytes:

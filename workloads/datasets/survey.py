@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from servemark.harness.plan.bad_rows import BadRows, counted
 from servemark.harness.plan.lengths import Lengths
 from servemark.workloads.datasets.counting import TextCounter, at_most
 from servemark.workloads.datasets.dialogues import Dialogue, Exchange
@@ -17,8 +18,6 @@ UNKNOWN_OUTPUT_TOKENS = 256
 """Asked of an answer whose length neither the data nor the workload tells."""
 MOST_CLASSES = 32
 """Each has rows of its own in the result."""
-_NAMED = 3
-"""Bad rows that a note names; the others are counted."""
 
 
 Count = Callable[[str], int]
@@ -41,8 +40,7 @@ class Survey:
     """What was found so far."""
 
     rows: int = 0
-    bad: int = 0
-    named: list[str] = field(default_factory=list)
+    bad: BadRows = field(default_factory=BadRows)
     outside: Counter[str] = field(default_factory=Counter)
     untold: int = 0
     classes: set[str] = field(default_factory=set)
@@ -58,17 +56,9 @@ class Survey:
         self.untold += any(each.answer is None and each.output_tokens is None for each in item.exchanges[item.sent :])
         self.kept.append(row)
 
-    def refuse(self, place: str, reason: object) -> None:
-        """A row that cannot be read."""
-        self.bad += 1
-        if len(self.named) < _NAMED:
-            self.named.append(f"{place} {reason}")
-
     def notes(self) -> Iterator[str]:
-        if self.bad:
-            others = f" and {self.bad - len(self.named)} others" if self.bad > len(self.named) else ""
-            yield f"{self.bad} of {self.rows} rows left out: {', '.join(self.named)}{others}"
-        yield from (f"{count} of {self.rows} rows left out: {why}" for why, count in self.outside.items())
+        yield from self.bad.note(self.rows)
+        yield from (f"{count:,} of {counted(self.rows, 'row')} left out: {why}" for why, count in self.outside.items())
 
 
 def surveyed(params: Limits, rows: Rows, counter: TextCounter) -> Survey:
@@ -79,7 +69,7 @@ def surveyed(params: Limits, rows: Rows, counter: TextCounter) -> Survey:
         try:
             item = params.dialogue(rows, row)
         except ValueError as error:
-            found.refuse(rows.place(row), error)
+            found.bad.add(rows.place(row), error)
             continue
         found.take(row, item, beyond(params, item, counter) if limited else None)
     return found

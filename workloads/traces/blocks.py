@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from servemark.harness.plan.data_files import digest_of
 from servemark.harness.plan.sources import PromptMaker
 from servemark.harness.plan.vocabulary import Segment
 from servemark.harness.types import Request
-from servemark.workloads.traces.files import digest_of
 from servemark.workloads.traces.prepared import PreparedTrace
 from servemark.workloads.traces.selection import Chosen
 from servemark.workloads.traces.table import Table

@@ -11,10 +11,11 @@ from pathlib import Path
 import msgspec
 
 from servemark.harness.errors import BadInput
-from servemark.workloads.traces.files import NAME_IT, csv_rows, digest_of, opened
+from servemark.harness.plan.bad_rows import BadRows
+from servemark.harness.plan.data_files import csv_rows, digest_of
+from servemark.workloads.traces.files import NAME_IT, opened
 from servemark.workloads.traces.gaps import LAWS, LEAST_SHAPE, MOST_SHAPE, SECOND, Window
 from servemark.workloads.traces.histograms import LengthsByTime
-from servemark.workloads.traces.table import BadRows
 
 MOST_RATE = 1e6
 _TRACE = re.compile(r"chunk-(\d{1,9})-trace\.csv(?:\.gz)?")
@@ -65,10 +66,11 @@ def _windows(path: Path, bad: BadRows) -> Iterator[Window]:
                     raise ValueError("its time is not after the row's before")
                 found.append(window)
             except (ValueError, IndexError) as error:
-                bad.add(f"{line} of {path.name}", error)
+                bad.add(f"line {line} of {path.name}:", error)
     starts = [window[0] for window in found]
-    last_s = starts[-1] + (starts[-1] - starts[-2] if len(starts) > 1 else _ONE_WINDOW_S) if starts else 0
-    for (start_s, rate, law, shape), end_s in zip(found, [*starts[1:], last_s], strict=True):
+    lasts_s = starts[-1] - starts[-2] if len(starts) > 1 else _ONE_WINDOW_S
+    ends = [*starts[1:], *(start_s + lasts_s for start_s in starts[-1:])]
+    for (start_s, rate, law, shape), end_s in zip(found, ends, strict=True):
         yield Window(start_s * SECOND, end_s * SECOND, rate, law, shape)
 
 

@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 
 from servemark.harness.errors import BadInput
+from servemark.harness.plan.data_files import digest_of
 from servemark.harness.plan.sources import Given, PromptMaker
 from servemark.harness.types import Request
 from servemark.workloads.datasets.beginnings import SAMPLE, Beginnings
 from servemark.workloads.datasets.counting import TextCounter
-from servemark.workloads.traces.files import digest_of
 from servemark.workloads.traces.prepared import MADE_UP, PreparedTrace
 from servemark.workloads.traces.selection import Chosen
 from servemark.workloads.traces.table import Table

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from servemark.harness.errors import BadInput
+from servemark.harness.plan.data_files import csv_rows, digest_of, header_of
 from servemark.harness.plan.sources import SOURCES, Given, Prepared, PromptMaker, PromptSource, Seeds
 from servemark.harness.plan.strict import Count
-from servemark.workloads.traces.files import csv_rows, digest_of, opened, places
+from servemark.workloads.traces.files import opened, places
 from servemark.workloads.traces.prepared import PreparedTrace
 from servemark.workloads.traces.selection import Chosen, Slice, choose
 from servemark.workloads.traces.table import Table
@@ -26,6 +28,8 @@ class TraceSource(PromptSource):
 
     finite = True
     timed = True
+    nothing: ClassVar[str] = "no rows; see that it is the whole file"
+    """The end of a sentence about a trace that is empty."""
     marks: ClassVar[tuple[str, ...]] = ()
     """Words in the first line of its files, by which they are known where another source was named."""
 
@@ -57,6 +61,8 @@ class TraceSource(PromptSource):
         path = given.folder / Path(self.path).expanduser()
         table = self.read(path, given)
         table.bad.check(path, len(table) + table.left_out)
+        if not table.there:
+            raise BadInput(f"{path}: the trace holds {self.nothing}")
         maker = PromptMaker(given, self.tokens)
         maker.check_least("prompts.max_input_tokens", self.max_input_tokens)
         return self.made(given, maker, table, choose(table, self, given.seeds))
@@ -88,13 +94,12 @@ class CsvTrace(TraceSource):
     def read(self, path: Path, given: Given) -> Table:
         table = self.table(path)
         with opened(path) as file, closing(csv_rows(file, table.bad)) as rows:
-            _, header = next(rows, (1, []))
-            add = self.adder(places(path, header, self.columns(), self.guess), table)
+            add = self.adder(places(path, header_of(path, rows), self.columns(), self.guess), table)
             for line, cells in rows:
                 try:
                     add(cells)
                 except (ValueError, IndexError) as error:
-                    table.bad.add(line, error)
+                    table.bad.add(f"line {line}:", error)
         return table
 
     def table(self, path: Path) -> Table:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from pydantic import Field
 
 from servemark.harness.errors import BadInput
+from servemark.harness.plan.bad_rows import counted
 from servemark.harness.plan.sources import Seeds
 from servemark.harness.plan.strict import Count, Duration, PositiveDuration, Strict
 from servemark.harness.units import format_duration
-from servemark.workloads.traces.table import MOST_TOKENS, Table, counted
+from servemark.workloads.traces.table import MOST_TOKENS, Table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,7 +185,7 @@ def _first_notes(table: Table, wanted: Wanted, used: int) -> Iterator[str]:
     end = f", for {format_duration(part.duration)}" if part.duration else ""
     again = f", {wanted.loop} times over" if wanted.loop > 1 else ""
     yield f"{used:,} of {there:,} {table.what} are sent{begin}{end}{again}"
-    yield from table.bad.note()
+    yield from table.bad.note(there)
     yield from table.notes
     if wanted.shuffle:
         yield "lengths are dealt out in another order than the trace's"

@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
 from pathlib import Path
 
-from servemark.harness.errors import BadInput
+from servemark.harness.plan.bad_rows import BadRows
 
 MOST_TOKENS = 10**9
 LATEST_NS = 1 << 62
-_NAMED = 3
-_CHARS = 120
-
-
-class BadRows:
-    """Rows that cannot be read: how many, and where the first of them stand and why."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.first: list[str] = []
-
-    def add(self, place: object, why: object) -> None:
-        self.count += 1
-        if len(self.first) < _NAMED:
-            self.first.append(f"line {place}: {said(why)}")
-
-    def check(self, path: Path, good: int) -> None:
-        """A file of which more than half is unreadable is another one than was meant. Raises BadInput."""
-        if self.count > good:
-            raise BadInput(
-                f"{path}: {self.count:,} of {self.count + good:,} rows cannot be read, the first in {self.first[0]}; "
-                "repair the file, or set prompts.source to the source that it is for"
-            )
-
-    def note(self) -> Iterator[str]:
-        if self.count:
-            are = "is" if self.count == 1 else "are"
-            more = " and more" if self.count > _NAMED else ""
-            yield f"{counted(self.count, 'row')} {are} left out as unreadable: {'; '.join(self.first)}{more}"
 
 
 class Table:
@@ -74,17 +44,6 @@ class Table:
         self.at_ns.append(at_ns)
         self.input_tokens.append(input_tokens)
         self.output_tokens.append(output_tokens)
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def said(why: object) -> str:
-    """What a row's error says, made short and harmless: it may quote the file."""
-    text = "it has too few cells" if isinstance(why, IndexError) else str(why)
-    text = "".join(char if char.isprintable() else "?" for char in text)
-    return text if len(text) <= _CHARS else text[: _CHARS - 1] + "…"
 
 
 def tokens(text: str) -> int:

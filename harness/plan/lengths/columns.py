@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from servemark.harness.errors import BadInput
+from servemark.harness.plan.bad_rows import BadRows
+from servemark.harness.plan.data_files import csv_rows, digest_of, header_of, opened
 from servemark.harness.plan.strict import MOST
-
-_NAMED = 3
-"""Bad rows that a note names; the others are counted."""
 
 
 @dataclass(slots=True)
@@ -24,62 +21,35 @@ class Columns:
     path: Path
     values: tuple[array[int], ...]
     digest: str = ""
-    rows: int = 0
-    bad: int = 0
-    named: list[str] = field(default_factory=list)
-
-    def refuse(self, line: int, why: str) -> None:
-        self.bad += 1
-        if len(self.named) < _NAMED:
-            self.named.append(f"line {line} {why}")
+    bad: BadRows = field(default_factory=BadRows)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        if not self.bad:
-            return ()
-        others = f" and {self.bad - len(self.named)} others" if self.bad > len(self.named) else ""
-        return (f"{self.bad} of {self.rows} rows of {self.path.name} left out: {', '.join(self.named)}{others}",)
+        return tuple(self.bad.note(len(self.values[0]) + self.bad.count, f" of {self.path.name}"))
 
 
 def read_columns(path: Path, names: Sequence[str]) -> Columns:
     """The columns of these names, or without names the only one there is. Raises BadInput with file and line."""
     found = Columns(path, tuple(array("I") for _ in names or ("",)))
-    digest = sha256()
-    try:
-        with path.open("rb") as file:
-            _read(found, names, csv.reader(_lines(path, file, digest)))
-    except OSError as error:
-        raise BadInput(
-            f"{path}: the lengths cannot be read ({error.strerror}); set the path in the workload"
-        ) from error
+    do = "set `path` of the lengths in the workload file"
+    with opened(path, "lengths", do) as file, closing(csv_rows(file, found.bad)) as rows:
+        _read(found, names, rows)
     if not found.values[0]:
-        first = f" ({found.named[0]})" if found.named else ""
+        first = f" ({found.bad.first[0]})" if found.bad.count else ""
         raise BadInput(f"{path}: no row holds a length{first}; see that it is the right file and column")
-    found.digest = digest.hexdigest()
+    found.digest = digest_of(path)
     return found
 
 
-def _lines(path: Path, file: BinaryIO, digest: Any) -> Iterator[str]:
-    for number, line in enumerate(file, 1):
-        digest.update(line)
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            raise BadInput(f"{path}:{number}: this is no text; give the lengths as an unpacked CSV") from None
-
-
-def _read(found: Columns, names: Sequence[str], rows: Any) -> None:
-    """`rows` is a reader of the csv module, which knows its line."""
-    try:
-        first = [cell.strip() for cell in next(rows, [])]
-        headed, places = _places(found.path, names, first)
-        if not headed:
-            _take(found, names, places, first, rows.line_num)
-        for cells in rows:
-            if cells:
-                _take(found, names, places, cells, rows.line_num)
-    except csv.Error as error:
-        raise BadInput(f"{found.path}:{rows.line_num}: this is no CSV ({error}); repair the file") from None
+def _read(found: Columns, names: Sequence[str], rows: Iterator[tuple[int, list[str]]]) -> None:
+    first = header_of(found.path, rows)
+    if not first:
+        return
+    headed, places = _places(found.path, names, first)
+    if not headed:
+        _take(found, names, places, first, 1)
+    for line, cells in rows:
+        _take(found, names, places, cells, line)
 
 
 def _places(path: Path, names: Sequence[str], first: list[str]) -> tuple[bool, list[int]]:
@@ -95,14 +65,13 @@ def _places(path: Path, names: Sequence[str], first: list[str]) -> tuple[bool, l
 
 
 def _take(found: Columns, names: Sequence[str], places: Sequence[int], cells: Sequence[str], line: int) -> None:
-    found.rows += 1
     numbers = []
     for at, place in enumerate(places):
         cell = cells[place].strip() if place < len(cells) else ""
         number = _whole(cell)
         if number is None or not 1 <= number <= MOST:
             of = f" as {names[at]}" if names else ""
-            found.refuse(line, f"has {cell[:40]!r}{of}")
+            found.bad.add(f"line {line}", f"has {cell[:40]!r}{of}")
             return
         numbers.append(number)
     for column, number in zip(found.values, numbers, strict=True):

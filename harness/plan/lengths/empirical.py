@@ -36,7 +36,7 @@ class Empirical(Clipped):
     values: Annotated[tuple[Count, ...], *Some] | None = Field(
         default=None, description="lengths that were seen, each as often as it was"
     )
-    histogram: Annotated[dict[str | int, Weight], Field(min_length=1)] | None = Field(
+    histogram: Annotated[dict[str | int, Weight], Field(json_schema_extra={"minProperties": 1})] | None = Field(
         default=None,
         description="length: weight; or a bin with both its ends, as 101-200: 5, inside which all are alike",
     )
@@ -49,6 +49,8 @@ class Empirical(Clipped):
     @field_validator("histogram")
     @classmethod
     def _read_bins(cls, histogram: dict[str | int, float] | None) -> dict[str | int, float] | None:
+        if histogram is not None and not histogram:
+            raise ValueError("the histogram is empty; write lengths and their weights, as 101-200: 5")
         for key in histogram or ():
             bin_of(key, 1.0)
         return histogram
