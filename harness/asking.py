@@ -13,6 +13,7 @@ from servemark.harness.launch.launching import WAIT_S, Launch
 from servemark.harness.launch.words import split
 from servemark.harness.load.balance import BALANCES, DEFAULT
 from servemark.harness.plan.overrides import FLAGS
+from servemark.harness.plan.places import read_settings
 from servemark.harness.prepare import Asked
 from servemark.harness.server.address import split_header
 from servemark.harness.server.scrape import LEAST_PERIOD_S
@@ -24,6 +25,7 @@ def asked(given: Mapping[str, Any], more_goodput: Sequence[str]) -> Asked:
     flags = {name: given.get(name) for name in FLAGS}
     flags["headers"] = _headers(given["headers"])
     flags["extra_body"] = _json(given.get("extra_body"))
+    flags["set"] = read_settings(given.get("settings") or ())
     flags["slo"] = _slo(given.get("slo"), given.get("goodput") or (), more_goodput)
     wait_s = _seconds("--wait", given.get("wait"))
     launch = _launch(given, wait_s)

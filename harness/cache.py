@@ -90,7 +90,7 @@ class WarmPass:
             addresses=(self.plan.addresses[place],),
             concurrency=concurrency,
             max_in_flight=None,
-            think_time_ns=0,
+            ramp_up_ns=0,
             connections_ahead=concurrency,
             warmup_ns=_ALL_OF_IT_NS,
             warmup_requests=0,
@@ -100,13 +100,13 @@ class WarmPass:
         )
 
     def _jobs(self, target: Target) -> Iterator[Job]:
-        prompts = self.loaded.spec.prompts
+        prompts = self.loaded.spec.source
         found = enumerate(prompts.repeats(self.schedule.source))
         first = next(found, None)
         if first is None:
             raise BadInput(f"the source {prompts.source} names no prompts to warm the cache with; take cold or as_is")
         for index, request in chain([first], found):
-            self._pending[index] = (content_of(request.prompt), request.prefixes)
+            self._pending[index] = (content_of(request.prompt, request.history), request.prefixes)
             self._prompts += 1
             asked = replace(request, index=index, asked_output_tokens=1)
             yield encoded(Planned(index, None, asked), target, self.options, f"{self.run_id}-warm-up")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from servemark.harness.errors import EXIT_BAD_INPUT, BenchError, ResultUnusable
+from servemark.harness.options import load_options, target_options
 from servemark.harness.plaintext import harmless
 
 if TYPE_CHECKING:
@@ -28,75 +29,6 @@ def bench() -> None:
 
     Exit codes: 0 fine, 1 a gate is missed, 2 bad input, 3 target unusable, 4 the run is INVALID.
     """
-
-
-def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What says which server, which workload, and how to reach it."""
-    for option in reversed(
-        (
-            click.option("--target", required=True, help="Kind of server: vllm, sim, ... (`bench list`)."),
-            click.option("--workload", default="chat", show_default=True, help="A YAML file, or a packaged name."),
-            click.option(
-                "--url",
-                "urls",
-                multiple=True,
-                metavar="URL",
-                help="Base URL of the server; repeatable, one for each replica.  [default: the target's own]",
-            ),
-            click.option("--balance", metavar="NAME", help="Which replica gets a request.  [default: round-robin]"),
-            click.option("--launch", metavar='"MODEL FLAGS"', help="Start the server so, and end it after the run."),
-            click.option("--model", help="Model to ask for.  [default: the one it serves]"),
-            click.option(
-                "--metrics-url",
-                "metrics_urls",
-                multiple=True,
-                metavar="URL",
-                help="Where the server's own metrics are, if elsewhere; repeatable, one for each --url.",
-            ),
-            click.option("--api-key-env", metavar="VAR", help="Environment variable that holds the API key."),
-            click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Added to each request."),
-            click.option("--wait", metavar="TIME", help="Wait so long for the server to be ready, as 120s."),
-            click.option("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, where the server has none."),
-            click.option("--cacert", metavar="FILE", help="Authorities to trust for https (PEM)."),
-            click.option("--insecure", is_flag=True, help="Do not verify the server's certificate."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Flags that go over the workload file; vLLM's names are accepted beside ours."""
-    for option in reversed(
-        (
-            click.option("--rate", "--request-rate", "rate", help="Requests per second (open loop), or inf."),
-            click.option(
-                "--concurrency",
-                "--max-concurrency",
-                "concurrency",
-                help="Requests in flight (closed loop); with a rate, the cap of an open loop.",
-            ),
-            click.option("--requests-per-minute", help="Cap of a closed loop, as hosted endpoints have one."),
-            click.option("--requests", "--num-prompts", "requests", help="End after so many requests that count."),
-            click.option("--duration", help="Time that counts, as 60s."),
-            click.option("--warmup", "--num-warmups", "warmup", help="Time, as 10s, or a number of requests."),
-            click.option("--drain", help="How long requests in flight may finish at the end."),
-            click.option("--cache", help="Prefix cache at the start: cold, warm or as_is.  [default: as_is]"),
-            click.option("--input-tokens", help="Prompt lengths: 512, uniform(100,200), ..."),
-            click.option("--output-tokens", help="Answer lengths, likewise."),
-            click.option("--seed", help="One seed for arrivals, prompts, lengths and order."),
-            click.option("--endpoint", help="chat, completions, or generate (the server's own).  [default: its first]"),
-            click.option("--temperature", help="Sampling temperature."),
-            click.option("--data", metavar="FILE", help="The trace or data file of the workload's prompt source."),
-            click.option("--extra-body", metavar="JSON", help="Fields added to each request's body."),
-            click.option("--slo", help="Objectives: ttft=200ms,tpot=50ms,ttft:p99=500ms"),
-            click.option("--goodput", multiple=True, metavar="METRIC:MS", help="Objectives as vLLM writes them."),
-            click.option("--attainment", help="Share of requests that must meet them all, as 0.99."),
-            click.option("--gate", is_flag=True, default=None, help="Exit with 1 when an objective is missed."),
-        )
-    ):
-        command = option(command)
-    return command
 
 
 @bench.command()
@@ -142,20 +74,92 @@ def matrix(plan: Path, out: Path | None, dry_run: bool, retry_invalid: bool, as_
     bench matrix plan.yaml
     bench matrix plan.yaml --dry-run
     """
-    from servemark.dashboards.matrix import write_matrix_page
     from servemark.harness.matrix.plan import load_plan
     from servemark.harness.matrix.sweep import open_sweep
-    from servemark.results.matrix import MATRIX_PAGE
 
-    sweep = open_sweep(load_plan(plan), out, quiet, retry_invalid)
-    if not dry_run:
-        sweep.carry_out()
-        write_matrix_page(sweep.index.to_json(), sweep.shelf.root / MATRIX_PAGE)
+    return _carried_out(open_sweep(load_plan(plan), out, quiet, retry_invalid), dry_run, as_json)
+
+
+@bench.command()
+@target_options
+@load_options
+@click.option(
+    "--over", multiple=True, required=True, metavar="NAME=VALUES", help="What is varied: rate=1,2,4, rate=1..64x2, ..."
+)
+@click.option("--repeat", type=click.IntRange(1, 1_000), default=1, show_default=True, help="Runs at each point.")
+@click.option("--cool-down", default="5s", show_default=True, metavar="TIME", help="Pause between two runs.")
+@click.option("--until-missed", is_flag=True, help="Skip the loads above two that miss the SLO.")
+@click.option("--allow", multiple=True, metavar="CODE", help="Waive a check of the verdict; it is recorded.")
+@click.option("--out", type=Path, metavar="DIR", help="Folder of the sweep.  [default: runs/<target>_...]")
+@click.option("--scrape", default="1s", show_default=True, metavar="TIME", help="Period of the server's metrics.")
+@click.option("--dry-run", is_flag=True, help="List the points and what is known of them; run nothing.")
+@click.option("--retry-invalid", is_flag=True, help="Measure INVALID points again; what they left is kept.")
+@click.option("--json", "as_json", is_flag=True, help="Print sweep.json instead of the table.")
+@click.option("--quiet", is_flag=True, help="Nothing while it runs.")
+@click.argument("more_goodput", nargs=-1, metavar="")
+def sweep(more_goodput: Sequence[str], dry_run: bool, as_json: bool, **given: Any) -> int:
+    """Measure a workload at many loads, or over any of its fields; run again, it goes on where it stopped.
+
+    \b
+    bench sweep --target vllm --workload chat --over rate=1..16x2
+    bench sweep --target sim --over concurrency=1,4,16 --over input-tokens=256,2048
+    """
+    from servemark.harness.asking import asked
+    from servemark.harness.matrix.from_flags import sweep_plan
+    from servemark.harness.matrix.sweep import open_sweep
+
+    wanted = asked(given, more_goodput)
+    plan = sweep_plan(wanted, given["over"], _spellings(), given["repeat"], given["cool_down"])
+    headers, retry, skip = wanted.flags.get("headers"), given["retry_invalid"], given["until_missed"]
+    return _carried_out(open_sweep(plan, wanted.out, wanted.quiet, retry, skip, headers), dry_run, as_json)
+
+
+def _spellings() -> dict[str, str]:
+    """What `bench run` calls its flags: `max-concurrency` -> `concurrency`."""
+    return {option.lstrip("-"): str(param.name) for param in run.params for option in param.opts}
+
+
+@bench.command()
+@target_options
+@load_options
+@click.option("--by", type=click.Choice(["rate", "concurrency"]), help="What is raised.  [default: as the workload is]")
+@click.option("--from", "from", default="1", show_default=True, metavar="LOAD", help="Where the search begins.")
+@click.option("--to", default="64", show_default=True, metavar="LOAD", help="No further, up or down.")
+@click.option("--precision", default="5%", show_default=True, help="How close the ends of the bracket must come.")
+@click.option("--confirm", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs at each end of it.")
+@click.option("--point-time", default="2m", show_default=True, metavar="TIME", help="No run counts longer than that.")
+@click.option("--cool-down", default="5s", show_default=True, metavar="TIME", help="Pause between two runs.")
+@click.option("--at-least", metavar="LOAD", help="Exit with 1 when the answer is less.")
+@click.option("--gpus", type=click.IntRange(min=1), help="GPUs that the server runs on, for goodput per GPU.")
+@click.option("--gpu-price", type=float, metavar="USD", help="Of one GPU for an hour, for the price of tokens.")
+@click.option("--retry-invalid", is_flag=True, help="Measure again what this client was not up to.")
+@click.option("--allow", multiple=True, metavar="CODE", help="Waive a check of the verdict; it is recorded.")
+@click.option("--out", type=Path, metavar="DIR", help="Folder of the search.  [default: runs/search-...]")
+@click.option("--scrape", default="1s", show_default=True, metavar="TIME", help="Period of the server's metrics.")
+@click.option("--json", "as_json", is_flag=True, help="Print search.json instead of the answer.")
+@click.option("--quiet", is_flag=True, help="Nothing while it runs, and the answer alone.")
+@click.argument("more_goodput", nargs=-1, metavar="")
+def search(more_goodput: Sequence[str], as_json: bool, **given: Any) -> int:
+    """Find the highest load that meets the SLO; run again, it goes on where it stopped.
+
+    \b
+    bench search --target vllm --workload chat --slo ttft=500ms,tpot=50ms --attainment 0.99
+    bench search --target sim --workload chat --by concurrency --to 256
+    """
+    from servemark.dashboards.search_page import write_search_page
+    from servemark.harness.asking import asked
+    from servemark.harness.search.opening import open_search
+    from servemark.results.search import SEARCH_PAGE
+
+    hunt = open_search(asked(given, more_goodput), given)
+    hunt.carry_out()
+    found = hunt.index.to_json()
+    page = write_search_page(found, hunt.shelf.root / SEARCH_PAGE) if hunt.index.runs else None
     if as_json:
-        _print_json(sweep.index.to_json())
+        _print_json(found)
     else:
-        _print_matrix(sweep, dry_run)
-    return 0 if dry_run else sweep.exit_code
+        _print_search(found, page, hunt.interrupted, given["quiet"])
+    return hunt.exit_code
 
 
 @bench.command()
@@ -277,18 +281,50 @@ def _print_summary(run: dict[str, Any], folder: Path) -> None:
         _say(summary_text(run, WIDTH, folder).removesuffix("\n"))
 
 
-def _print_matrix(sweep: Sweep, dry_run: bool) -> None:
-    from servemark.dashboards.matrix import table_text
-    from servemark.results.matrix import MATRIX_PAGE
+def _carried_out(sweep: Sweep, dry_run: bool, as_json: bool) -> int:
+    """The runs of a matrix or a sweep, and what is to be seen of them."""
+    if sweep.plan.kind == "sweep":
+        from servemark.dashboards.sweep import render_sweep as render
+    else:
+        from servemark.dashboards.matrix import render_matrix as render
+    from servemark.dashboards.page import write_html
+
+    if not dry_run:
+        sweep.carry_out()
+        write_html(render(sweep.index.to_json()), sweep.shelf.page_path)
+    if as_json:
+        _print_json(sweep.index.to_json())
+    else:
+        _print_table(sweep, dry_run)
+    return 0 if dry_run else sweep.exit_code
+
+
+def _print_table(sweep: Sweep, dry_run: bool) -> None:
+    if sweep.plan.kind == "sweep":
+        from servemark.dashboards.sweep import table_text
+    else:
+        from servemark.dashboards.matrix import table_text
 
     left, count = len(sweep.to_do), len(sweep.cells)
     _say(table_text(sweep.index.to_json()))
     if dry_run:
         _say(f"\n{left} of {count} to run, in {sweep.shelf.root}")
         return
-    _say(f"\n{sweep.shelf.root / MATRIX_PAGE}")
+    _say(f"\n{sweep.shelf.page_path}")
     if sweep.interrupted:
         _say(f"interrupted; {left} of {count} are left, and the same command goes on with them")
+
+
+def _print_search(found: dict[str, Any], page: Path | None, interrupted: bool, quiet: bool) -> None:
+    from servemark.dashboards.search import money, sentence, table_text
+
+    if not quiet and found["points"]:
+        _say(f"{table_text(found)}\n")
+    _say("interrupted; the same command goes on with it" if interrupted else sentence(found))
+    if costs := money(found):
+        _say(costs)
+    if page is not None and not quiet:
+        _say(f"\n{page}")
 
 
 def _say(text: object) -> None:

@@ -47,7 +47,7 @@ def preflight(asked: Asked) -> Iterator[Finding]:
     try:
         loaded = load_workload(asked.workload, asked.flags)
         slo = slo_of(loaded)
-        yield Finding("workload", f"{loaded.name}: {_load(loaded.spec)}" + (f"; SLO {slo}" if slo else ""))
+        yield Finding("workload", f"{loaded.name}: {_load(loaded.spec)}" + (f"; SLO {slo.said}" if slo else ""))
         with reached(asked, loaded) as target:
             said_by_server = Redactor(secrets_of(loaded, target.headers))  # which may say a key
             for finding in chain(_server(target), _metrics(metered(asked, target)), _load_on(asked, loaded, target)):
@@ -84,8 +84,8 @@ def _load(spec: Workload) -> str:
     if isinstance(load, ClosedLoop):
         cap = f", at most {load.requests_per_minute} requests a minute" if load.requests_per_minute else ""
         return f"closed loop, {load.concurrency} in flight{cap}"
-    rate = getattr(load, "rate", None)
-    return f"open loop, {load.arrivals} arrivals" + (f" at {rate:g}/s" if rate is not None else "")
+    rate, mean = load.mean_rate, "a mean of " if load.varies else ""
+    return f"open loop, {load.arrivals} arrivals" + (f" at {mean}{rate:g}/s" if rate is not None else "")
 
 
 def _machine() -> Iterator[Finding]:

@@ -14,10 +14,11 @@ from typing import Any
 from servemark.adapters.sim.launch import launch
 from servemark.dashboards.starting import StartView
 from servemark.harness.errors import BadInput, BenchError, TargetUnusable
-from servemark.harness.figures.slo import Slo, parse_slo
+from servemark.harness.figures.slo import Slo, by_class, parse_slo
 from servemark.harness.launch.launching import Engine, Launch, launched
 from servemark.harness.load.balance import DEFAULT
 from servemark.harness.plan.schedule import Schedule, plan
+from servemark.harness.plan.sections import ClassSlo, SloSection
 from servemark.harness.plan.spec import Loaded
 from servemark.harness.server.address import Headers, build_headers
 from servemark.harness.server.discovery import load_adapter
@@ -116,28 +117,44 @@ def without(secrets: Sequence[str]) -> Iterator[None]:
 
 def slo_of(loaded: Loaded) -> Slo | None:
     """The workload's objectives; BadInput where one is no limit."""
-    section = loaded.spec.slo
-    if not section.limits:
+    section, classes = loaded.spec.slo, loaded.spec.classes or {}
+    where = "--slo" if "slo" in loaded.overrides else f"{loaded.path}: slo.limits"
+    top = _parsed(section, where) or Slo((), section.attainment)
+    own = {name: _parsed(each.slo, f"{loaded.path}: classes.{name}.slo") for name, each in classes.items()}
+    found = by_class(top, own) if classes else top
+    if not found.every_limit:
         if section.gate:
             raise BadInput("--gate needs a limit to hold; give one with --slo, as --slo ttft=200ms")
         return None
+    if classes and top.per_request and all(each and each.limits for each in own.values()):
+        texts = ",".join(limit.text for limit in top.per_request)
+        raise BadInput(f"{where}: every class has limits of its own, so {texts} holds for no request; remove it")
+    return found
+
+
+def _parsed(section: SloSection | ClassSlo | None, where: str) -> Slo | None:
+    """None where no limit is set. Raises BadInput."""
+    if section is None or (not section.limits and section.attainment is None):
+        return None
+    if not section.limits:
+        return Slo((), section.attainment)
     try:
         return parse_slo(section.limits, section.attainment)
     except ValueError as error:
-        where = "--slo" if "slo" in loaded.overrides else f"{loaded.path}: slo.limits"
         raise BadInput(f"{where}: {error}") from None
 
 
 def planned(asked: Asked, loaded: Loaded, target: Target, salt: bool = False) -> tuple[Schedule, Options]:
     """The schedule, with prompts in the server's own tokens, salted or not. Raises BadInput or TargetUnusable."""
     options = loaded.spec.request.options(target.model, endpoint_for(loaded, target.adapter))
-    vocabulary = learn_vocabulary(target, options, asked.tokenizer)
+    vocabulary = learn_vocabulary(target, options, asked.tokenizer, loaded.spec.source.has_system)
     schedule = plan(loaded, vocabulary, salt)
     most, context = schedule.source.most_tokens, target.facts.context_tokens
     if most is not None and context is not None and most > context:
         raise TargetUnusable(
             f"the longest request takes {most} tokens, and {target.model} at {target.url} has a context of {context}; "
-            "shorten it with --input-tokens or --output-tokens, or serve a longer context"
+            "shorten it with --input-tokens or --output-tokens (a session with prompts.max_context), "
+            "or serve a longer context"
         )
     return schedule, options
 
@@ -150,8 +167,12 @@ def metered(asked: Asked, target: Target) -> Metering:
 
 def refuse_pacing(adapter: Adapter, loaded: Loaded) -> None:
     """BadInput where a load has times and the target takes all of it at once."""
-    if adapter.batch_path is not None and not getattr(loaded.spec.load, "all_at_once", False):
+    if adapter.batch_path is None:
+        return
+    if not loaded.spec.load.all_at_once:
         raise BadInput(f"target {adapter.name} runs the whole load as one batch; give --rate inf and --requests N")
+    if loaded.spec.request.give_up is not None:
+        raise BadInput(f"target {adapter.name} has no clients that could hang up; remove request.give_up")
 
 
 def refuse_several(adapter: Adapter, urls: Sequence[str]) -> None:
@@ -162,7 +183,7 @@ def refuse_several(adapter: Adapter, urls: Sequence[str]) -> None:
 
 def endpoint_for(loaded: Loaded, adapter: Adapter) -> Endpoint:
     """The asked one, else the target's first that takes the workload's prompts. Raises BadInput."""
-    asked, ids = loaded.spec.request.endpoint, loaded.spec.prompts.tokens == "ids"
+    asked, ids = loaded.spec.request.endpoint, loaded.spec.source.tokens == "ids"
     has = ", ".join(adapter.endpoints)
     if asked is not None:
         if asked not in adapter.endpoints:

@@ -207,7 +207,7 @@ def test_same_seeds_give_the_same_requests(server: LocalServer) -> None:
         (["--workload", "batch", "--gate"], "--gate needs a limit to hold"),
         (["--allow", "nothing"], "--allow nothing: there is no such check"),
         (["--tokenizer", "missing.json"], "missing.json: this is no tokenizer.json"),
-        (["--data", "missing.csv"], "--data: there is no such key; remove it"),
+        (["--data", "missing.csv"], "--data: the source synthetic reads no data file; leave it out"),
         (["--url", "127.0.0.1:8000"], "--url"),
         (["--url", "http://user:word@127.0.0.1:8000"], "--url holds credentials"),
         (["--no-such-flag"], "No such option"),

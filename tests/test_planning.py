@@ -46,6 +46,10 @@ def planned(
         ("{rate: 5000}", "{duration: 60s}", 256),  # never more than 256
         ("{rate: 20, max_concurrency: 3}", "{duration: 60s}", 3),
         ("{rate: 20, max_concurrency: 300}", "{duration: 60s}", 40),
+        ("{arrivals: gamma, rate: 20, cv: 4}", "{duration: 60s}", 40),
+        ("{arrivals: stages, stages: [{rate: 1, to: 30, duration: 60s}]}", "{}", 60),  # for the highest rate
+        ("{arrivals: bursts, on: 1s, off: 9s, rate: 4}", "{duration: 60s}", 80),
+        ("{arrivals: daily, peak: 25, trough: 1}", "{duration: 60s}", 50),
         ("{rate: inf}", "{requests: 30}", 30),
         ("{rate: inf}", "{requests: 900}", 900),
         ("{rate: inf}", "{requests: 30, warmup: 5}", 35),
@@ -104,8 +108,8 @@ def test_every_replica_has_its_address_in_the_plan(tmp_path: Path) -> None:
 def test_a_rate_with_a_cap_stays_an_open_loop(tmp_path: Path) -> None:
     made = planned(tmp_path, "{rate: 20, max_concurrency: 3}")
     assert (made.concurrency, made.max_in_flight) == (None, 3)
-    made = planned(tmp_path, "{concurrency: 3, think_time: 2s}")
-    assert (made.concurrency, made.max_in_flight, made.think_time_ns) == (3, None, 2 * SECOND)
+    made = planned(tmp_path, "{concurrency: 3, ramp_up: 2s}")
+    assert (made.concurrency, made.max_in_flight, made.ramp_up_ns) == (3, None, 2 * SECOND)
 
 
 def test_the_workers_plan_holds_the_address_and_the_limits(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_small_file_gets_the_documented_defaults() -> None:
 def test_concurrency_alone_is_a_closed_loop() -> None:
     load = parse(CLOSED).spec.load
     assert isinstance(load, ClosedLoop)
-    assert (load.concurrency, load.think_time) == (4, 2 * SECOND)
+    assert (load.concurrency, load.think_time.draw_ns(0.5)) == (4, 2 * SECOND)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +193,43 @@ def test_a_rate_makes_a_closed_loop_an_open_one() -> None:
 
 def test_a_rate_keeps_the_arrival_process_of_the_file() -> None:
     assert with_flags(GOOD.replace("rate: 8", "arrivals: constant\n  rate: 8"), rate=20).spec.load == Constant(rate=20)
+
+
+COURSES = {
+    "stages": "stages\n  stages: [{rate: 2, duration: 30s}, {rate: 2, to: 8, duration: 30s}]",
+    "bursts": "bursts\n  on: 5s\n  off: 15s\n  on_rate: 12\n  off_rate: 1",
+    "daily": "daily\n  peak: 9\n  trough: 1\n  day: 10m",
+}
+
+
+@pytest.mark.parametrize("name", list(COURSES))
+def test_a_rate_scales_a_course_to_that_mean(name: str) -> None:
+    text = GOOD.replace("rate: 8", f"arrivals: {COURSES[name]}")
+    plain, scaled = parse(text).spec.load, with_flags(text, rate=20).spec.load
+    assert scaled.arrivals == name
+    assert scaled.mean_rate == 20
+    assert scaled.peak_rate == pytest.approx(20 * (plain.peak_rate or 0) / (plain.mean_rate or 1))
+    assert with_flags(text.replace("arrivals: stages\n  ", ""), rate=20).spec.load == scaled
+    assert with_flags(text, rate=20, concurrency=5).spec.load.max_concurrency == 5  # type: ignore[union-attr]
+    with pytest.raises(BadInput, match=f"^--rate: an infinite rate leaves nothing of {name}"):
+        with_flags(text, rate="inf", requests=5)
+
+
+def test_stages_say_how_long_a_run_takes_and_the_warm_up_is_a_part_of_them() -> None:
+    text = GOOD.replace("rate: 8", f"arrivals: {COURSES['stages']}").replace("duration: 60s", "drain: 1s")
+    assert parse(text).spec.duration_ns == 50 * SECOND  # 60 s of stages, of which the default warm-up takes 10 s
+    assert with_flags(text, warmup="20s").spec.duration_ns == 40 * SECOND
+    assert with_flags(text, duration="15s").spec.duration_ns == 15 * SECOND
+    assert with_flags(text, requests=15).spec.duration_ns is None
+    with pytest.raises(BadInput, match=r"^--warmup: the warm-up is a part of the stages, which take no longer"):
+        with_flags(text, warmup="60s")
+
+
+def test_a_fault_inside_a_stage_is_named_with_its_place() -> None:
+    stages = "stages\n  stages:\n  - {rate: 2, duration: 30s}\n  - {rate: -2, duration: 3}"
+    said = complaint(GOOD.replace("rate: 8", f"arrivals: {stages}"))
+    assert "w.yaml:10: load.stages[1].rate: a rate of -2 sends nothing" in said
+    assert "w.yaml:10: load.stages[1].duration: 3 has no unit" in said
 
 
 def test_a_rate_stretches_a_trace() -> None:
@@ -364,9 +401,14 @@ def test_flags_may_mend_what_does_not_go_together_in_the_file(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["nosuch", "nosuch.yaml", "../chat", "."])
-def test_a_workload_that_is_nowhere_lists_the_packaged_ones(name: str) -> None:
-    with pytest.raises(BadInput, match=r"give a path, or one of batch, chat, code, rag, summarize"):
+def test_a_workload_that_is_nowhere_says_where_the_packaged_ones_are(name: str) -> None:
+    with pytest.raises(BadInput, match=r"nor packaged.*; give a path, or a name that `bench list` shows"):
         load_workload(name)
+
+
+def test_a_workload_that_is_nearly_named_is_guessed() -> None:
+    with pytest.raises(BadInput, match=r"there is no workload 'chat-session', .* \(did you mean chat-sessions\?\)"):
+        load_workload("chat-session")
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
@@ -378,7 +420,8 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_the_schema_knows_what_is_registered_and_forbids_the_rest() -> None:
     schema = json_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert schema["required"] == ["version", "prompts", "load"]
+    assert schema["required"] == ["version", "load"]
+    assert [part["required"] for part in schema["oneOf"]] == [["prompts"], ["classes"]]
     text = json.dumps(schema)
     for name in ("synthetic", "azure", "poisson", "constant", "trace", "closed", "fixed", "lognormal"):
         assert f'"const": "{name}"' in text
@@ -394,9 +437,11 @@ def test_every_flag_can_be_given() -> None:
     """A table of one good value each, so that a flag added without one is noticed."""
     values = {
         "rate": 3, "concurrency": 3, "requests": 3, "duration": "3s", "warmup": 3, "drain": "3s", "input_tokens": 3,
+        "lengths": "D(3,3)",
         "output_tokens": 3, "endpoint": "chat", "temperature": 0.5, "top_p": 0.5, "force_output_length": False,
         "connections": "fresh", "attainment": 0.5, "gate": True, "seed": 3, "slo": ["ttft=3s"], "headers": {"a": "b"},
         "extra_body": {"a": 1}, "data": "x.csv", "requests_per_minute": 60, "cache": "cold",
+        "set": {"run.drain": "3s"},
     }  # fmt: skip
     assert set(values) == set(FLAGS)
     texts = {"data": TRACE, "requests_per_minute": CLOSED}
