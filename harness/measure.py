@@ -30,7 +30,7 @@ from servemark.harness.server.meters import Metering
 from servemark.harness.server.samples import whole
 from servemark.harness.server.target import Target
 from servemark.harness.types import ServerSample, WorkerReport
-from servemark.results.known import clock_part, known_at_start, scheduled
+from servemark.results.known import clock_part, known_at_start, scheduled, stage_windows
 from servemark.results.schema import ENGINE_LOG
 from servemark.results.store import RunStore, new_folder, new_run_id, refuse_taken
 
@@ -133,7 +133,8 @@ class Run:
         scraper = self.metering.scraper(asked.scrape_s, self.store.server_sample)
         if scraper is not None:
             scraper.begin(self.metering.first)
-        drive = Drive(self.target, self.plan, iter(self.jobs), self.store, scraper, self.loaded.name, asked.quiet)
+        jobs, title = iter(self.jobs), self.loaded.name
+        drive = Drive(self.target, self.plan, jobs, self.store, scraper, title, asked.quiet, self.jobs.follow)
         report, cpu_ns = asyncio.run(drive.run(interrupts))
         # After any other end the server may hang, and nobody wants to wait for it.
         if scraper is not None and report is not None and report.stop_reason == "finished":
@@ -151,7 +152,7 @@ class Run:
         spec, frame, samples = self.loaded.spec, self.store.frame(), self.store.server_samples()
         warmup_ns = spec.run.warmup.duration_ns
         window = frame.steady_window(report.started_ns + warmup_ns if report and warmup_ns else None)
-        hashed, count = self.jobs.hash_at(report.issued if report else len(frame))
+        hashed, count = self.jobs.hash_at(_begun_items(report, frame))
         evidence = self._evidence(report, frame, window, samples, engine_end)
         judged = evaluate(evidence, spec.slo.gate, self.asked.allow, samples)
         return {
@@ -181,9 +182,11 @@ class Run:
             reports=(report,) if report else (),
             server=tuple(whole(samples)),
             cap=spec.load.max_concurrency if isinstance(spec.load, OpenLoop) else None,
+            varies=spec.load.varies,
+            stages=stage_windows(spec.load, report),
             planned_in_window=None if closed else self.schedule.planned_in_window,
             slo=self.slo,
-            prompts_unique=spec.prompts.unique,
+            prompts_unique=spec.source.unique,
             sharing=self.schedule.sharing,
             cache=self.cache,
             force_output_length=spec.request.force_output_length,
@@ -201,6 +204,11 @@ class Run:
         saved = load(self.store.folder)
         write_page(saved.run, saved.frame(), saved.server_samples(), saved.folder / PAGE)
         return Measured(saved.run, saved.folder, _exit_code(saved.run))
+
+
+def _begun_items(report: WorkerReport | None, frame: Frame) -> int:
+    """How many items of the source were sent, each of which is a request or a session."""
+    return report.issued - report.later_turns if report else int((frame["turn"] == 0).sum())
 
 
 def _exit_code(run: dict[str, Any]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -216,4 +217,6 @@ def refuse_unknown_codes(allow: tuple[str, ...]) -> None:
 
     for code in allow:
         if code not in CHECKS:
-            raise BadInput(f"--allow {code}: there is no such check; there are: {', '.join(CHECKS)}")
+            close = get_close_matches(code, list(CHECKS), 1)
+            guess = f"did you mean {close[0]}? " if close else ""
+            raise BadInput(f"--allow {code}: there is no such check; {guess}`bench list` shows them")

@@ -301,6 +301,8 @@ class Record:
     worker: int
     phase: Phase
     intended_ns: int
+    ready_ns: int | None = None
+    """When a later turn of a session, which is made when the turn before is answered, was there to be sent."""
     sent_ns: int | None = None
     connect_started_ns: int | None = None
     connect_ns: int | None = None
@@ -363,9 +365,6 @@ class WorkerReport:
     """For how long, all together."""
     later_turns: int = 0
     """Requests issued that went on with a session; the others are one for each item of the source."""
-    late_turns: int = 0
-    """Of them, those that were not encoded when their think time was over."""
-    max_late_turn_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

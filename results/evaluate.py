@@ -10,6 +10,7 @@ from servemark.harness.figures.frame import Frame, Window
 from servemark.harness.figures.groups import groups
 from servemark.harness.figures.objectives import weigh
 from servemark.harness.figures.slo import Slo
+from servemark.harness.figures.stages import by_stage
 from servemark.harness.figures.summary import summarize
 from servemark.harness.figures.view import Origin
 from servemark.harness.types import ServerSample
@@ -25,7 +26,7 @@ def evaluate(
     `samples` are those of each replica too, where there are several.
     """
     told = evidence.server if samples is None else samples
-    figures = measured(evidence.frame, told, evidence.slo, evidence.window, evidence.origin)
+    figures = measured(evidence.frame, told, evidence.slo, evidence.window, evidence.origin, evidence.stages)
     evidence = replace(evidence, metrics=figures["metrics"])
     verdict = judge(evidence, allow)
     cache = evidence.cache.facts() | evidence.hits.facts()
@@ -38,13 +39,16 @@ def measured(
     slo: Slo | None,
     window: Window | None = None,
     origin: Origin = "intended",
+    stages: Sequence[Window] = (),
 ) -> dict[str, Any]:
     """The figures alone, as for a run that never ended and has no verdict of its own."""
+    window = window or frame.steady_window()
     metrics = summarize(frame, window, slo, origin=origin)
+    apart = by_stage(frame, stages, window, slo, origin=origin)
     return {
         "summary": summary(frame, metrics),
         "metrics": metrics,
-        "groups": groups(frame, window, slo, origin=origin),
+        "groups": [*apart, *groups(frame, window, slo, origin=origin)],
         "server": server_part(samples) | latencies_of_both(frame, samples) | gave_up(frame, samples),
     }
 

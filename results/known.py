@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from servemark.harness.clock import SECOND
+from servemark.harness.plan.arrivals import Load
 from servemark.harness.plan.replay import time_notes
 from servemark.harness.plan.schedule import Schedule
 from servemark.harness.plan.spec import Loaded
@@ -73,6 +74,16 @@ def clock_part(frame: Frame, window: Window, report: WorkerReport | None) -> dic
         "whole_ns": [whole.start_ns, whole.end_ns],
         "stamp": " and ".join(stamps) or None,
     }
+
+
+def stage_windows(load: Load, report: WorkerReport | None) -> tuple[Window, ...]:
+    """When the stages of a load were to begin and to end, on the monotonic clock; none where it has none."""
+    from servemark.harness.figures.frame import Window
+
+    if report is None:
+        return ()
+    edges = ((round(each[name] * SECOND) for name in ("start_s", "end_s")) for each in load.course())
+    return tuple(Window(*(report.started_ns + edge_ns for edge_ns in pair)) for pair in edges)
 
 
 def _target(target: Target, endpoint: Endpoint) -> dict[str, Any]:

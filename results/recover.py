@@ -161,8 +161,8 @@ def _read_table(path: Path, required: bool) -> pa.Table:
     except (pa.ArrowException, ValueError) as error:
         raise ResultUnusable(f"{path}: is no Parquet file of ours ({error})") from error
     if required:
-        _same_columns(path, table)
-    elif "at_ns" not in table.column_names:
+        return _with_columns(path, table)
+    if "at_ns" not in table.column_names:
         raise ResultUnusable(f"{path}: is no file of ours: it has no column at_ns")
     return table
 
@@ -175,12 +175,20 @@ def _bounded(path: Path, metadata: Any) -> None:
         )
 
 
-def _same_columns(path: Path, table: pa.Table) -> None:
-    """Columns of the format have the format's types; ones it does not know are let be."""
+def _with_columns(path: Path, table: pa.Table) -> pa.Table:
+    """Columns of the format have the format's types; ones it does not know are let be, and younger ones may be absent.
+
+    A file may be older than a column of its format, which then is null throughout.
+    """
+    import pyarrow as pa
+
     for field in schema.arrow_schema(""):
         found = table.schema.get_field_index(field.name)
-        if found < 0 or table.schema.field(found).type != field.type:
+        if found < 0 and field.nullable:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+        elif found < 0 or table.schema.field(found).type != field.type:
             raise ResultUnusable(f"{path}: is no file of ours: column {field.name} is missing or not {field.type}")
+    return table
 
 
 def _converted(path: Path, table: pa.Table) -> Iterator[Record]:

@@ -64,6 +64,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("worker", "int64", required=True),
     Column("phase", "string", required=True),
     Column("intended_ns", "int64", required=True),
+    Column("ready_ns", "int64"),
     Column("sent_ns", "int64"),
     Column("connect_started_ns", "int64"),
     Column("connect_ns", "int64"),

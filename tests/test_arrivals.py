@@ -130,6 +130,16 @@ def test_uniform_draws_lie_inside_the_unit_interval(seed: int, index: int) -> No
     assert 0 < uniform(seed, b"x", index) < 1
 
 
+@pytest.mark.parametrize("word", [0, 2**64 - 1])
+def test_the_first_and_the_last_draw_lie_inside_it_too(word: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Digest:
+        def digest(self) -> bytes:
+            return word.to_bytes(8, "little")
+
+    monkeypatch.setattr("servemark.harness.plan.draws.blake2b", lambda *args, **named: Digest())
+    assert 0 < uniform(1, b"x", 1) < 1
+
+
 def test_streams_and_indices_are_independent() -> None:
     draws = {uniform(1, stream, index) for stream in (b"input", b"output") for index in range(500)}
     assert len(draws) == 1000
@@ -303,7 +313,7 @@ def test_the_way_through_a_piece_is_the_inverse_of_its_area(
         ({"arrivals": "stages", "stages": [{"rate": "inf", "duration": "5s"}]}, "has to be finite"),
         ({"arrivals": "stages", "rate": "inf", "stages": [{"rate": 1, "duration": "5s"}]}, "take arrivals: poisson"),
         ({"arrivals": "stages", "cv": 2, "stages": [{"rate": 1, "duration": "5s"}]}, "cv goes with process"),
-        ({"arrivals": "stages", "process": "gamma", "stages": [{"rate": 1, "duration": "5s"}]}, "cv goes with process"),
+        ({"arrivals": "stages", "process": "gamma", "stages": [{"rate": 1, "duration": "5s"}]}, "gamma needs a cv"),
         ({"arrivals": "bursts", "on": "1s", "off": "1s"}, "bursts need a rate"),
         ({"arrivals": "bursts", "on": "1s", "off": "1s", "rate": 5, "off_rate": 1}, "needs the on_rate beside it"),
         ({"arrivals": "bursts", "on": "1us", "off": "1s", "rate": 5}, "1ms or more"),

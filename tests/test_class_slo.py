@@ -23,7 +23,6 @@ from servemark.harness.types import Record
 from servemark.harness.verdict.validity import CHECKS, Evidence
 from servemark.results.asked_slo import slo_of_run
 from servemark.results.evaluate import objectives
-from tests.commands import bench
 from tests.frames import answer, failed, frame
 
 TOP = parse_slo("tpot=50ms,ttft:p90=1s")
@@ -253,12 +252,7 @@ def test_what_is_no_slo_is_said_with_its_place(old: str, new: str, sentence: str
     assert sentence in str(error.value)
 
 
-def test_a_search_holds_all_requests_to_the_same(tmp_path: Path) -> None:
-    (tmp_path / "mix.yaml").write_text(WORKLOAD)
-    words = ("search", "--target", "sim", "--workload", str(tmp_path / "mix.yaml"), "--out", str(tmp_path / "s"))
-    said = bench(*words)
-    assert said.code == 2
-    assert "classes of the workload have their own; give some with --slo" in said.err
+def test_an_slo_of_the_command_line_stands_for_those_of_the_classes() -> None:
     asked = slo_of(apply(parse_workload(WORKLOAD), {"slo": "ttft=1s,ttft:p90=500ms"}))
     assert asked is not None
     assert not asked.apart

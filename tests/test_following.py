@@ -342,6 +342,18 @@ def test_turns_of_one_conversation_at_two_replicas_find_nothing() -> None:
     assert implied(sent, sharing.held).ideal == 0
 
 
+def test_a_turn_that_comes_back_to_a_replica_finds_what_an_earlier_one_left_there() -> None:
+    """Over two replicas by turns: each turn finds what the one before the last has left of it."""
+    sharing = Sharing()
+    sharing.note(b"first prompt", index=0)
+    for index, kept in ((1, 30), (2, 50), (3, 80), (4, 120)):
+        sharing.note_turn(index, index - 1, kept, b"turn %d" % index)
+    urls = ("http://a", "http://b", "http://a", "http://b", "http://a")
+    sent = [Sent(url, 200, sharing.of(index)) for index, url in enumerate(urls)]
+    assert implied(sent, sharing.held).ideal == 0 + 0 + 30 + 50 + 80
+    assert implied([Sent("http://a", each.tokens, each.prefixes) for each in sent], sharing.held).ideal == 280
+
+
 @given(st.permutations(range(8)))
 def test_requests_may_be_noted_in_any_order(order: list[int]) -> None:
     in_order, in_another = Sharing(3), Sharing(3)

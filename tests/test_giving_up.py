@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from servemark.harness.figures.summary import summarize
 from servemark.harness.figures.view import view_of
 from servemark.harness.load.messages import Job, Timeouts
 from servemark.harness.load.pool import Pool
+from servemark.harness.load.wire import Exchange
 from servemark.harness.types import Record, ServerSample
 from servemark.harness.verdict.validity import Check, Evidence, judge
 from tests.commands import TOLERANT, bench, check, run_json
@@ -150,6 +152,15 @@ async def test_a_user_who_gave_up_goes_on_with_the_next_request() -> None:
         records, report = await run(plan(port), [leaving(50), job(1, "y"), job(2, "y")])
     assert [record.error for record in records] == ["gave_up", None, None]
     assert report.schedule_finished
+
+
+async def test_what_has_been_answered_is_not_kept_until_its_clients_moment() -> None:
+    """A patience of minutes would hold all answers of a run until then."""
+    async with serving({"x": lambda peer: peer.stream(1)}) as port:
+        records, _ = await run(plan(port), [leaving(60_000, index=k) for k in range(5)])
+    assert [record.error for record in records] == [None] * 5
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, Exchange) and each.job.give_up_ns == 60_000 * MS]
 
 
 async def test_an_answer_that_came_in_time_is_not_touched_later() -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from servemark.harness.figures import chunks
 from servemark.harness.figures.frame import Frame, Window
+from servemark.harness.figures.groups import by_input_length, groups
 from servemark.harness.figures.metrics import METRICS, errors, view_of
 from servemark.harness.figures.slo import parse_slo
-from servemark.harness.figures.groups import by_input_length, groups
 from servemark.harness.figures.summary import summarize
 from servemark.harness.types import Record
 from tests.frames import answer, at, failed, frame

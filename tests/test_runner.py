@@ -9,6 +9,7 @@ import time
 
 import pytest
 import trustme
+from msgspec.structs import replace
 
 from servemark.adapters.vllm import ADAPTER
 from servemark.harness.load.jobs import JobQueue
@@ -369,18 +370,60 @@ async def test_a_closed_loop_counts_only_measured_requests_and_marks_the_warm_up
     assert report.schedule_finished
 
 
+async def test_the_time_that_counts_begins_after_a_counted_warm_up() -> None:
+    """Ten requests of 50 ms each warm up: the 200 ms that count come after them, however long they took."""
+
+    async def slow(peer: Peer) -> None:
+        await peer.stream(2, pause_s=0.05)
+
+    async with serving({"x": slow}) as port:
+        made = plan(port, warmup_requests=10, duration_ns=200 * MS)
+        records, report = await run(made, [job(k, "x") for k in range(50)])
+    assert [record.phase for record in records[:10]] == ["warmup"] * 10
+    counted = records[10:]
+    assert 2 <= len(counted) <= 4
+    assert all(record.phase == "measured" and record.error is None for record in counted)
+    assert counted[-1].intended_ns - counted[0].intended_ns < 200 * MS
+    assert report.schedule_finished
+
+
 async def test_think_time_moves_the_intended_time() -> None:
     async with serving({"x": lambda peer: peer.stream(1)}) as port:
-        records, _ = await run(plan(port, think_time_ns=30 * MS), [job(k, "x") for k in range(2)])
+        records, _ = await run(plan(port), [replace(job(k, "x"), think_ns=30 * MS) for k in range(2)])
     assert records[0].done_ns is not None
     assert records[1].intended_ns == records[0].done_ns + 30 * MS
     assert (records[1].sent_ns or 0) >= records[1].intended_ns
 
 
+async def test_who_has_sent_nothing_yet_does_not_think_first() -> None:
+    async with serving({"x": lambda peer: peer.stream(1)}) as port:
+        jobs = [replace(job(k, "x"), think_ns=5_000 * MS) for k in (0, 1)]
+        records, report = await run(plan(port, concurrency=2), jobs)
+    assert [record.intended_ns for record in records] == [report.started_ns] * 2
+
+
+async def test_users_start_evenly_spread_over_the_ramp_up() -> None:
+    """Four users over 400 ms: each sends one request, and the first one's second is long after."""
+    jobs = [replace(job(k, "x"), think_ns=5_000 * MS) for k in range(8)]
+    async with serving({"x": lambda peer: peer.stream(1)}) as port:
+        made = plan(port, concurrency=4, ramp_up_ns=400 * MS, duration_ns=600 * MS)
+        records, report = await run(made, jobs)
+    assert [(record.intended_ns - report.started_ns) / MS for record in records] == [0, 100, 200, 300]
+    assert all((record.sent_ns or 0) >= record.intended_ns for record in records)
+
+
+async def test_a_run_that_is_over_waits_for_no_user_to_come() -> None:
+    async with serving({"x": lambda peer: peer.stream(1)}) as port:
+        made = plan(port, concurrency=2, ramp_up_ns=60_000 * MS, measured_requests=3)
+        records, report = await run(made, [job(k, "x") for k in range(9)])
+    assert len(records) == 3
+    assert report.schedule_finished
+
+
 async def test_who_still_thinks_when_the_time_is_up_sends_no_more() -> None:
     async with serving({"x": lambda peer: peer.stream(1)}) as port:
-        made = plan(port, think_time_ns=400 * MS, duration_ns=200 * MS)
-        records, report = await run(made, [job(k, "x") for k in range(5)])
+        made = plan(port, duration_ns=200 * MS)
+        records, report = await run(made, [replace(job(k, "x"), think_ns=400 * MS) for k in range(5)])
     assert len(records) == 1
     assert report.drained
 

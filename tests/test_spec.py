@@ -118,6 +118,8 @@ MISTAKES = [
     ("version: 1", 'version: 1\nname: "a\\ud800"', "w.yaml:2: name holds a zero byte or half a character"),
     ("version: 1", "version: 1\nname: a\x1b", "w.yaml:1: this is no valid YAML: unacceptable character #x001b"),
     ("version: 1", "version: 1\nabout: " + "[" * 5000, "w.yaml:1: the file is nested too deeply to be read"),
+    ("rate: 8", "stages: []", "w.yaml:7: load.stages: needs a list of at least 1, not []"),
+    ("rate: 8", "stages: [{rate: 5}]", "w.yaml:7: load.stages[0].duration: is missing; add `duration:`"),
     ("duration: 60s", "requests: -3", "w.yaml:9: run.requests: must be at least 1, not -3"),
     ("duration: 60s", "requests: 2.5", "w.yaml:9: run.requests: needs a whole number, not 2.5"),
     ("duration: 60s", "requests: '5'", "w.yaml:9: run.requests: needs a whole number, not '5'"),

@@ -160,6 +160,17 @@ def test_readings_from_before_replicas_were_told_apart_are_read(folder: Path) ->
     assert load(folder).server_samples() == samples(3)
 
 
+def test_a_file_from_before_a_column_was_there_is_read(folder: Path) -> None:
+    import pyarrow.parquet as pq
+
+    wanted = records(10)
+    filled(folder, wanted).close({})
+    path = folder / schema.REQUESTS
+    pq.write_table(pq.read_table(path).drop_columns(["ready_ns"]), path)
+    assert list(load(folder).records()) == [replace(record, ready_ns=None) for record in wanted]
+    assert len(load(folder).frame()) == 10
+
+
 # Documentation
 
 

@@ -153,8 +153,9 @@ async def test_a_turn_that_is_made_too_late_is_sent_late_and_counted() -> None:
     lags = [(record.sent_ns or 0) - record.intended_ns for record in talks.records if record.turn]
     assert talks.thought_ns() == [5 * MS] * 2
     assert all(lag >= 30 * MS for lag in lags)
-    assert report.late_turns == 2
-    assert 30 * MS <= report.max_late_turn_ns <= max(lags)
+    made_ns = [(record.ready_ns or 0) - record.intended_ns for record in talks.records if record.turn]
+    assert all(30 * MS <= made <= lag for made, lag in zip(made_ns, lags, strict=True))
+    assert [record.ready_ns for record in talks.records if not record.turn] == [None]
     assert report.late_jobs == 0
 
 
@@ -416,7 +417,9 @@ async def test_sessions_go_on_between_two_processes() -> None:
         report = await run.to_end()
     assert report is not None
     assert sorted(record.request_id for record in run.records) == list(range(24))
-    assert (report.issued, report.later_turns, report.late_turns) == (24, 16, 0)
+    assert (report.issued, report.later_turns) == (24, 16)
+    later = [record for record in run.records if record.turn]
+    assert all(record.ready_ns is not None and record.ready_ns < record.intended_ns for record in later)
     assert report.schedule_finished
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -150,6 +150,66 @@ def test_client_lag() -> None:
     assert check("client_lag", late, loop="closed").severity == "pass"
     found = check("client_lag", [replace(r, sent_ns=r.intended_ns + 3 * MS) for r in sound(ttft=lambda _: 400.0)])
     assert (found.severity, found.value, found.threshold) == ("pass", 3, 8)  # 2 % of a TTFT of 400 ms
+
+
+def turns(*lags_ms: float) -> list[Record]:
+    """Sound requests, of which every second one goes on with a session and leaves so late."""
+    records = sound()
+    for place, lag in enumerate(lags_ms):
+        at_place = 31 + 2 * place
+        record = records[at_place]
+        records[at_place] = replace(record, session_id=f"s{place}", turn=1, sent_ns=record.intended_ns + int(lag * MS))
+    return records
+
+
+def test_later_turns_that_leave_late_are_judged_in_a_closed_loop_too() -> None:
+    """Their slot is theirs already, so what is late is the client; first turns wait for slots."""
+    late = turns(*[60.0] * 40)
+    assert check("client_lag", late, loop="closed").severity == "invalid"
+    assert check("client_lag", late, loop="open", cap=8).severity == "pass"
+    assert check("client_lag", turns(*[0.1] * 40), loop="closed").severity == "pass"
+
+
+def made(*delays_ms: float, ttft_ms: float = 50.0) -> list[Record]:
+    """Sound requests, of which later turns were made so long after their think time, and left at once."""
+    records = sound(ttft=lambda _: ttft_ms)
+    for place, delay in enumerate(delays_ms):
+        row = 31 + 2 * place
+        ready_ns = records[row].intended_ns + int(delay * MS)
+        sent_ns = max(ready_ns, records[row].intended_ns)
+        records[row] = replace(records[row], session_id=f"s{place}", turn=1, ready_ns=ready_ns, sent_ns=sent_ns)
+    return records
+
+
+@pytest.mark.parametrize("loop", ["open", "closed"])
+def test_the_making_of_a_later_turn_is_judged_apart_from_sending_it(loop: Literal["open", "closed"]) -> None:
+    """A load that asks at once is no fault of the client's; only what weighs on TTFT is said."""
+    for delay, ttft, severity in (
+        (-900.0, 50.0, "pass"),  # made while the user thought
+        (1.5, 50.0, "pass"),
+        (3.0, 50.0, "warning"),  # above 2 ms, and 2 % of the TTFT
+        (3.0, 400.0, "pass"),
+        (12.0, 400.0, "warning"),
+        (12.0, 50.0, "invalid"),  # above 10 ms, and a tenth of the TTFT
+    ):
+        records = made(*[delay] * 40, ttft_ms=ttft)
+        assert check("client_lag", records, loop=loop).severity == "pass", delay
+        found = check("late_turns", records, loop=loop)
+        assert (found.severity, found.value) == (severity, max(0.0, delay)), (delay, ttft)
+    assert "while its user thinks" in found.remedy
+    assert check("late_turns", made(60.0, *[0.1] * 39), loop=loop).severity == "warning"  # one proves nothing of a p99
+    assert check("late_turns", sound(), loop=loop).severity == "pass"
+
+
+def test_a_later_turn_that_was_there_and_left_late_is_the_clients_lag() -> None:
+    records = [replace(r, sent_ns=(r.sent_ns or 0) + 60 * MS) if r.turn else r for r in made(*[12.0] * 40)]
+    assert check("client_lag", records, loop="closed").severity == "invalid"
+    assert check("client_lag", records, loop="closed").value == 60
+
+
+def test_the_schedule_is_held_against_first_turns_alone() -> None:
+    assert check("requests_sent", turns(*[0.1] * 40), planned_in_window=80).severity == "pass"
+    assert check("requests_sent", turns(*[0.1] * 40), planned_in_window=120).severity == "invalid"
 
 
 def test_late_jobs() -> None:

@@ -6,13 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from servemark.harness.clock import SECOND, now_ns
+from servemark.harness.clock import now_ns
 from servemark.harness.load.jobs import JobQueue
 from servemark.harness.load.lateness import Lateness
 from servemark.harness.load.live import LiveSessions
 from servemark.harness.load.messages import Job, Plan
 from servemark.harness.load.pacer import Pacer
-from servemark.harness.load.phases import phase_of
+from servemark.harness.load.phases import CountedTime, phase_of
 from servemark.harness.load.throttle import Throttle
 from servemark.harness.load.wire import Exchange
 
@@ -33,6 +33,8 @@ class ClosedIssuer:
         self._pacer = pacer
         self._started_ns = started_ns
         self._start = start
+        self._time = CountedTime(plan, started_ns)
+        self._limit: asyncio.Timeout | None = None  # of issuing, once the end is known
         self._measured = 0
         self._over = asyncio.Event()  # nothing begins any more
         self._closed = False  # and nothing goes on
@@ -53,11 +55,12 @@ class ClosedIssuer:
             self._arrive(self._started_ns + self._plan.ramp_up_ns * slot // slots)
         feeding = asyncio.create_task(self._feed())
         try:
-            async with asyncio.timeout(self._seconds()):
+            async with asyncio.timeout(self._time.seconds_left) as self._limit:
                 await self._to_the_end()
         except TimeoutError:
             self.take_back()
         finally:
+            self._limit = None
             self._closed = True
             self._over.set()
             feeding.cancel()
@@ -75,13 +78,6 @@ class ClosedIssuer:
             await asyncio.gather(*self._thinking)
         await self.sessions.all_over()
 
-    def _seconds(self) -> float | None:
-        """How long to issue, from now; None where a count decides."""
-        if self._plan.duration_ns is None:
-            return None
-        end_ns = self._started_ns + self._plan.warmup_ns + self._plan.duration_ns
-        return max(0.0, (end_ns - now_ns()) / SECOND)
-
     def ended(self, exchange: Exchange) -> None:
         job = exchange.job
         if job.more and job.session_id is not None:
@@ -98,7 +94,7 @@ class ClosedIssuer:
 
     def follow(self, job: Job) -> None:
         if self._last.pop(job.session_id or "", None) is not None and not self._closed:
-            self._await(Exchange(job, self.sessions.came(job)), self._staying)
+            self._await(self.sessions.came(job), self._staying)
 
     def over(self, session_id: str) -> None:
         last = self._last.pop(session_id, None)
@@ -186,8 +182,15 @@ class ClosedIssuer:
                 self._measured += job.turns
                 if self._enough:
                     self._over.set()
+        if self._time.saw(job.index, exchange.intended_ns):
+            self._set_limit()
         self.sessions.due(job)
         self._start(exchange)
+
+    def _set_limit(self) -> None:
+        seconds = self._time.seconds_left
+        if seconds is not None and self._limit is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
     def take_back(self) -> list[Exchange]:
         """Nothing: who is thinking, or is held back, has not asked yet."""

@@ -1,12 +1,12 @@
-"""Sessions as the load generator knows them: which are not over, and how late their later turns came."""
+"""Sessions as the load generator knows them: which of them are not over."""
 
 from __future__ import annotations
 
 import asyncio
 
 from servemark.harness.clock import now_ns
-from servemark.harness.load.lateness import Lateness
 from servemark.harness.load.messages import Job
+from servemark.harness.load.wire import Exchange
 
 
 class LiveSessions:
@@ -16,14 +16,12 @@ class LiveSessions:
         self._live: set[str] = set()
         self._none = asyncio.Event()
         self._none.set()
-        self.late = Lateness()
-        """Later turns that were not here when they were due."""
 
-    def came(self, job: Job) -> int:
-        """When a later turn is due."""
-        due_ns = job.due_ns or 0
-        self.late.note(now_ns() - due_ns)
-        return due_ns
+    def came(self, job: Job) -> Exchange:
+        """A later turn, which is intended when its think time is over, whenever it came."""
+        exchange = Exchange(job, job.due_ns or 0)
+        exchange.ready_ns = now_ns()
+        return exchange
 
     def due(self, job: Job) -> None:
         """A request is due, and another may follow it."""

@@ -7,12 +7,13 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 
-from servemark.harness.clock import SECOND, now_ns
+from servemark.harness.clock import now_ns
 from servemark.harness.load.jobs import JobQueue
 from servemark.harness.load.lateness import Lateness
 from servemark.harness.load.live import LiveSessions
 from servemark.harness.load.messages import Job, Plan
 from servemark.harness.load.pacer import Pacer
+from servemark.harness.load.phases import CountedTime
 from servemark.harness.load.throttle import Throttle
 from servemark.harness.load.wire import Exchange
 
@@ -23,7 +24,6 @@ class OpenIssuer:
     def __init__(
         self, plan: Plan, jobs: JobQueue, pacer: Pacer, started_ns: int, start: Callable[[Exchange], None]
     ) -> None:
-        self._plan = plan
         self._cap = plan.max_in_flight
         self._jobs = jobs
         self._pacer = pacer
@@ -32,8 +32,7 @@ class OpenIssuer:
         self._in_flight = 0
         self._held: deque[Exchange] = deque()  # due, but the cap is reached
         self._thinking: set[asyncio.Task[None]] = set()
-        # After a counted warm-up the time that counts begins with the first request that does.
-        self._counts_from_ns = None if plan.warmup_requests else started_ns + plan.warmup_ns
+        self._time = CountedTime(plan, started_ns)
         self.late = Lateness()
         self.sessions = LiveSessions()
         self.throttle: Throttle | None = None
@@ -43,7 +42,7 @@ class OpenIssuer:
         try:
             await self._arrivals()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._seconds_left()):
+                async with asyncio.timeout(self._time.seconds_left):
                     await self.sessions.all_over()
             await asyncio.gather(*self._thinking)  # they are due before the end, which is now
         finally:
@@ -59,30 +58,18 @@ class OpenIssuer:
             due_ns = self._started_ns + (job.offset_ns or 0)
             if waited:
                 self.late.note(now_ns() - due_ns)
-            if self._counts_from_ns is None and job.index >= self._plan.warmup_requests:
-                self._counts_from_ns = due_ns
+            self._time.saw(job.index, due_ns)
             await self._pacer.until(due_ns)
             self._due(Exchange(job, due_ns))
 
-    @property
-    def _end_ns(self) -> int | None:
-        """When the planned time is over; None where the schedule's end decides."""
-        if self._plan.duration_ns is None or self._counts_from_ns is None:
-            return None
-        return self._counts_from_ns + self._plan.duration_ns
-
-    def _seconds_left(self) -> float | None:
-        end_ns = self._end_ns
-        return None if end_ns is None else max(0.0, (end_ns - now_ns()) / SECOND)
-
     def follow(self, job: Job) -> None:
         """A turn that would be due after the planned time is never sent."""
-        due_ns = self.sessions.came(job)
-        if self._end_ns is not None and due_ns >= self._end_ns:
+        exchange = self.sessions.came(job)
+        end_ns = self._time.end_ns
+        if end_ns is not None and exchange.intended_ns >= end_ns:
             self.over(job.session_id or "")
             return
-        exchange = Exchange(job, due_ns)
-        if due_ns <= now_ns():
+        if exchange.intended_ns <= now_ns():
             self._due(exchange)
             return
         task = asyncio.create_task(self._think(exchange))

@@ -24,6 +24,7 @@ class Patience:
         self._reader = reader
         self._flying = flying
         self._leave = leave
+        self._moments: dict[Exchange, asyncio.TimerHandle] = {}
 
     def begins(self, exchange: Exchange) -> bool:
         """Sets the moment of a client that gives up; False where it lies behind, and nothing is to be sent."""
@@ -33,15 +34,23 @@ class Patience:
         left_ns = due_ns - now_ns()
         if left_ns > 0:
             # The event loop's timers tick in milliseconds: after the moment rather than before it.
-            asyncio.get_running_loop().call_later((left_ns // MS + 1) * MS / SECOND, self._hang_up, exchange)
+            delay_s = (left_ns // MS + 1) * MS / SECOND
+            self._moments[exchange] = asyncio.get_running_loop().call_later(delay_s, self._hang_up, exchange)
             return True
         self._flying[exchange] = None
         asyncio.get_running_loop().call_soon(self._hang_up, exchange)  # whoever is next in a queue may have left too
         return False
 
+    def ended(self, exchange: Exchange) -> None:
+        """It is over before its moment, until which a timer would keep it and its answer in memory."""
+        moment = self._moments.pop(exchange, None)
+        if moment is not None:
+            moment.cancel()
+
     def _hang_up(self, exchange: Exchange) -> None:
+        self._moments.pop(exchange, None)
         if exchange not in self._flying:
-            return  # it has been answered
+            return  # the run's end was first
         connection = self._flying[exchange]
         if connection is None:
             gone_unsent(exchange)

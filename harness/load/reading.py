@@ -174,6 +174,7 @@ class Reader:
             worker=self._worker,
             phase=phase,
             intended_ns=exchange.intended_ns,
+            ready_ns=exchange.ready_ns,
             sent_ns=exchange.sent_ns,
             connect_started_ns=exchange.connect_started_ns,
             connect_ns=exchange.connect_ns,

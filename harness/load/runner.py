@@ -204,9 +204,10 @@ class Runner:
 
     def _refused(self, exchange: Exchange, kind: Literal["connect", "timeout_connect"], detail: str) -> None:
         """The last of all servers that is gone ends the run."""
-        exchange.error, exchange.error_detail = kind, detail
-        exchange.done_ns = now_ns()
-        if self._replicas.refused(exchange.address, exchange.done_ns):
+        at_ns = now_ns()
+        if exchange in self._flying:  # else its client has given up meanwhile
+            exchange.error, exchange.error_detail, exchange.done_ns = kind, detail, at_ns
+        if self._replicas.refused(exchange.address, at_ns):
             self.stop(self._drain_ns, "server_lost")
         self._leave(exchange)
 
@@ -227,6 +228,7 @@ class Runner:
         if exchange not in self._flying:
             return  # given up before
         del self._flying[exchange]
+        self._patience.ended(exchange)
         self._replicas.ended(exchange.address)
         self._later.add(exchange)
         if self._issuer is not None and not self._stop.is_set():
@@ -246,7 +248,7 @@ class Runner:
                 gc.collect(1)
 
     def _report(self, issuer: Issuer, finished: bool, drained: bool, cpu_ns: int) -> WorkerReport:
-        late, late_turns, throttle = issuer.late, issuer.sessions.late, issuer.throttle
+        late, throttle = issuer.late, issuer.throttle
         return WorkerReport(
             worker=self._plan.worker,
             started_ns=self._started_ns,
@@ -266,8 +268,6 @@ class Runner:
             throttled=throttle.held if throttle else 0,
             throttled_ns=throttle.held_ns if throttle else 0,
             later_turns=self._sent_turns,
-            late_turns=late_turns.jobs,
-            max_late_turn_ns=late_turns.max_ns,
         )
 
 

@@ -53,6 +53,7 @@ class Exchange:
         "queued",
         "reading",
         "reads",
+        "ready_ns",
         "recorded",
         "resends",
         "sent_ns",
@@ -64,6 +65,7 @@ class Exchange:
         self.job = job
         self.intended_ns = intended_ns
         self.address = 0  # its place in the plan, chosen when it is sent
+        self.ready_ns: int | None = None
         self.sent_ns: int | None = None
         self.connect_started_ns: int | None = None
         self.connect_ns: int | None = None

@@ -22,6 +22,8 @@ Prefixes = tuple[Prefix, ...]
 WHOLE = sys.maxsize
 """As many tokens as the prompt has."""
 
+_TURNS_BACK = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Sent:
@@ -111,6 +113,8 @@ class Sharing:
         self._rows = array("I")  # by index: the place in the columns below, from 1 on; 0 where nothing was noted
         self._contents = array("Q")
         self._declared = _Compact()
+        self._before = array("I")  # of a later turn: the index of the one before, from 1 on; else 0
+        self._kept = array("I")  # and how much of what that one left it begins with
         self._turns = False
 
     def note(self, content: bytes, declared: Prefixes = (), index: int | None = None) -> None:
@@ -121,12 +125,15 @@ class Sharing:
             self._rows.frombytes(bytes(self._rows.itemsize * (place + 1 - len(self._rows))))
         self._declared.append(declared)
         self._contents.append(_short(content))
+        self._before.append(0)
+        self._kept.append(0)
         self._rows[place] = len(self._contents)
 
     def note_turn(self, index: int, before: int, kept: int, content: bytes, declared: Prefixes = ()) -> None:
         """A turn that begins with what request `before` left in the cache: its prompt and answer, or less of them."""
         self._turns = True
-        self.note(content, (*declared, (("after", before), kept)), index)
+        self.note(content, declared, index)
+        self._before[-1], self._kept[-1] = before + 1, min(kept, 2**32 - 1)
 
     def note_warmed(self, url: str, content: bytes, declared: Prefixes = ()) -> None:
         named = tuple((_name(name), tokens) for name, tokens in declared)
@@ -139,11 +146,27 @@ class Sharing:
 
     def of(self, index: int) -> Prefixes:
         """Of planned request `index`; one that was never noted is like no other."""
-        row = self._rows[index] - 1 if 0 <= index < len(self._rows) else -1
-        left = ((_name(("after", index)), WHOLE),) if self._turns else ()
+        row = self._row(index)
+        turns = self._turns_until(index) if self._turns else ()
         if row < 0:
-            return self._prefixes(("request", index), left)
-        return self._prefixes(self._contents[row], (*self._declared[row], *left))
+            return self._prefixes(("request", index), tuple(turns))
+        return self._prefixes(self._contents[row], (*self._declared[row], *turns))
+
+    def _row(self, index: int) -> int:
+        """The place in the columns; -1 where nothing was noted."""
+        return self._rows[index] - 1 if 0 <= index < len(self._rows) else -1
+
+    def _turns_until(self, index: int) -> Iterator[Prefix]:
+        """A turn leaves all of itself, and begins with what each one before it left: another replica may have only
+        an earlier one of them."""
+        yield ("after", index), WHOLE
+        row = self._row(index)
+        for _ in range(_TURNS_BACK):
+            if row < 0 or not self._before[row]:
+                return
+            before = self._before[row] - 1
+            yield ("after", before), self._kept[row]
+            row = self._row(before)
 
     def _prefixes(self, content: Hashable, declared: Prefixes) -> Prefixes:
         return (*self._template, *declared, (("content", content), WHOLE))

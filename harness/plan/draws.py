@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _PAIR = struct.Struct("<QQ")
+_BELOW_ONE = 1 - 2.0**-53
 
 
 def _key(seed: int, index: int) -> bytes:
@@ -23,7 +24,7 @@ def _key(seed: int, index: int) -> bytes:
 def uniform(seed: int, stream: bytes, index: int) -> float:
     """A uniform number inside (0, 1), never 0 or 1. `stream` (at most 16 bytes) separates what is drawn."""
     word = int.from_bytes(blake2b(_key(seed, index), digest_size=8, person=stream).digest(), "little")
-    return ((word >> 11) + 0.5) * 2.0**-53
+    return min(((word >> 11) + 0.5) * 2.0**-53, _BELOW_ONE)  # the very last one would be rounded up to 1
 
 
 def uniforms(seed: int, stream: bytes, block: int, count: int) -> npt.NDArray[np.float64]:

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import repeat
 
+from servemark.harness.errors import BadInput
 from servemark.harness.plan.arrivals import OpenLoop
 from servemark.harness.plan.cache_rate import Sharing, content_of
 from servemark.harness.plan.sections import SeedsSection
+from servemark.harness.plan.sentences import placed
 from servemark.harness.plan.sources import Given, Prepared, Seeds, made_ready
 from servemark.harness.plan.spec import Loaded, Workload
 from servemark.harness.plan.vocabulary import Vocabulary
@@ -48,7 +50,10 @@ def resolve_seeds(section: SeedsSection, salt: bool = False) -> Seeds:
 def plan(loaded: Loaded, vocabulary: Vocabulary, salt: bool = False) -> Schedule:
     """The schedule of a loaded workload, its prompts salted if that is asked for; reads its data. Raises BadInput."""
     seeds = resolve_seeds(loaded.spec.run.seeds, salt)
-    source = made_ready(loaded.spec.source, Given(seeds, vocabulary, loaded.folder))
+    try:
+        source = made_ready(loaded.spec.source, Given(seeds, vocabulary, loaded.folder))
+    except BadInput as error:
+        raise BadInput(placed(str(error), loaded.document, loaded.raw)) from error
     return Schedule(loaded.spec, source, vocabulary, seeds)
 
 

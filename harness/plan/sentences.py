@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -49,10 +50,33 @@ def raise_if(complaints: Iterable[Complaint], where: Where) -> None:
 def of_validation(error: ValidationError, raw: Any, model: type[BaseModel], where: Where) -> str:
     """One line for each error of a validation, in the order of the file."""
     complaints = [_complaint(dict(detail), raw, model) for detail in error.errors(include_url=False)]
+    # A list without its bad items is too short, which is no complaint of its own.
+    deeper = {complaint[0][:length] for complaint in complaints for length in range(len(complaint[0]))}
+    complaints = [each for each in complaints if not (each[1].startswith(_TOO_SHORT) and each[0] in deeper)]
     # Of a file in another format nothing else that is said would help.
     complaints = [complaint for complaint in complaints if complaint[0] == ("version",)] or complaints
     complaints.sort(key=lambda complaint: where.document.line(complaint[0]))
     return "\n".join(dict.fromkeys(where.line(complaint) for complaint in complaints))
+
+
+_OF_PROMPTS = re.compile(r"(?:class ([\w-]+): )?(prompts(?:\.\w+)+): ")
+
+
+def placed(text: str, document: Document, raw: Any) -> str:
+    """What was found wrong with the prompts later, on making them, with its place if that is in the file."""
+    found = _OF_PROMPTS.match(text)
+    if found is None:
+        return text
+    path: Path = (*(("classes", found[1]) if found[1] else ()), *found[2].split("."))
+    if not _holds(_at(raw, path[:-1]), path[-1]) or _at(raw, path) != _at(document.data, path):
+        return text  # a flag has put it there
+    return f"{document.label}:{document.line(path)}: {text}"
+
+
+def _at(raw: Any, path: Path) -> Any:
+    for part in path:
+        raw = raw[part] if _holds(raw, part) else None
+    return raw
 
 
 def _complaint(detail: dict[str, Any], raw: Any, model: type[BaseModel]) -> Complaint:
@@ -97,6 +121,8 @@ def _literal(detail: dict[str, Any]) -> str:
     return f"must be {expected}" + (f" (did you mean {guess[0]}?)" if guess else "")
 
 
+_TOO_SHORT = "needs a list of at least"
+
 _NEEDS: dict[str, Callable[[dict[str, Any]], str]] = {
     "int_type": lambda _: "needs a whole number",
     "int_from_float": lambda _: "needs a whole number",
@@ -106,6 +132,8 @@ _NEEDS: dict[str, Callable[[dict[str, Any]], str]] = {
     "dict_type": lambda _: "needs keys below it",
     "model_type": lambda _: "needs keys below it",
     "tuple_type": lambda _: "needs a list",
+    "too_short": lambda detail: f"{_TOO_SHORT} {detail['ctx']['min_length']}",
+    "too_long": lambda detail: f"needs a list of at most {detail['ctx']['max_length']}",
     "literal_error": _literal,
     "greater_than_equal": lambda detail: f"must be at least {detail['ctx']['ge']:g}",
     "greater_than": lambda detail: f"must be above {detail['ctx']['gt']:g}",

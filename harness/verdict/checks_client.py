@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from servemark.harness.clock import MS, SECOND
+from servemark.harness.figures.frame import MISSING, Floats, Frame, Mask
 from servemark.harness.figures.stats import interval, percentile
 from servemark.harness.verdict.evidence import Evidence, Finding, graded, invalid, passed, reason, warning
 
@@ -47,28 +48,66 @@ def engine_died(evidence: Evidence) -> Finding:
 @reason("client_lag")
 def client_lag(evidence: Evidence) -> Finding:
     """Requests left late: p99 of sent - intended in an open loop without a cap, and of the later turns of sessions in
-    a closed loop; a warning until that is proven."""
+    a closed loop, these from when they were made; a warning until that is proven."""
     rows, turns = evidence.frame.measured, evidence.frame["turn"] > 0
     if not evidence.paced:
         if evidence.cap is not None or not (rows & turns).any():
             return passed("Sending late is not judged where slots or a cap decide when a request leaves.")
         rows = rows & turns  # their slot is theirs already
-    lags = np.sort(evidence.frame.ms_between("intended_ns", "sent_ns")[rows])
-    lags = lags[~np.isnan(lags)]
+    lags = _known(evidence.frame.ms_between("intended_ns", "sent_ns") - _made_late_ms(evidence.frame), rows)
     lag = percentile(lags, 99)
     if lag is None:
         return passed("No measured request was sent, so no lag is known.")
-    ttft = np.sort(evidence.view.since_ms("first_token_ns")[rows & evidence.frame.ok])
-    limits = evidence.thresholds
-    limit = max(limits.client_lag_ms, limits.client_lag_share_of_ttft * (percentile(ttft, 50) or 0.0))
+    limit = _allowed_ms(evidence, rows)
     message = f"The p99 of sent - intended is {lag:.2f} ms; {limit:.2f} ms are allowed."
-    hurried = sum(2 * report.late_turns - report.later_turns for report in evidence.reports) > 0
-    remedy = _THINKING if hurried else _LIGHTER
-    # Of few requests the p99 is the worst one, and one hiccup says little: the interval's lower end must be late too.
-    proven = interval(lags, 99)[0]
-    if proven is not None and proven > limit:
-        return invalid(message, remedy, lag, limit)
-    return warning(message, remedy, lag, limit) if lag > limit else passed(message, lag, limit)
+    if _proven(lags, limit):
+        return invalid(message, _LIGHTER, lag, limit)
+    return warning(message, _LIGHTER, lag, limit) if lag > limit else passed(message, lag, limit)
+
+
+@reason("late_turns")
+def late_turns(evidence: Evidence) -> Finding:
+    """Later turns of sessions were made after their think time was over, and their latencies hold that time."""
+    rows = evidence.frame.measured & (evidence.frame["ready_ns"] != MISSING)
+    delays = _known(_made_late_ms(evidence.frame), rows)
+    delay = percentile(delays, 99)
+    if delay is None:
+        return passed("No session had a later turn.")
+    limits, limit = evidence.thresholds, _allowed_ms(evidence, rows)
+    message = (
+        f"{(delays > 0).mean():.0%} of the later turns were made after their think time, "
+        f"the p99 {delay:.2f} ms; {limit:.2f} ms are allowed."
+    )
+    most = max(limits.late_turn_ms, limits.late_turn_share_of_ttft * _median_ttft_ms(evidence, rows))
+    if _proven(delays, most):
+        return invalid(message, _THINKING, delay, most)
+    return warning(message, _THINKING, delay, limit) if delay > limit else passed(message, delay, limit)
+
+
+def _made_late_ms(frame: Frame) -> Floats:
+    """How long after its intended time a later turn was there to be sent; 0 for all that is made ahead."""
+    late: Floats = np.nan_to_num(frame.ms_between("intended_ns", "ready_ns")).clip(min=0.0)
+    return late
+
+
+def _known(values: Floats, rows: Mask) -> Floats:
+    ordered: Floats = np.sort(values[rows & ~np.isnan(values)])
+    return ordered
+
+
+def _allowed_ms(evidence: Evidence, rows: Mask) -> float:
+    limits = evidence.thresholds
+    return max(limits.client_lag_ms, limits.client_lag_share_of_ttft * _median_ttft_ms(evidence, rows))
+
+
+def _median_ttft_ms(evidence: Evidence, rows: Mask) -> float:
+    return percentile(_known(evidence.view.since_ms("first_token_ns"), rows & evidence.frame.ok), 50) or 0.0
+
+
+def _proven(ordered: Floats, limit: float) -> bool:
+    """Of few requests the p99 is the worst one, and one hiccup says little: the interval's lower end must be late."""
+    least = interval(ordered, 99)[0]
+    return least is not None and least > limit
 
 
 @reason("late_jobs")

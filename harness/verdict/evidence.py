@@ -40,6 +40,8 @@ class Evidence:
     cap: int | None = None
     varies: bool = False
     """The rate changes by plan: nothing is expected to be steady."""
+    stages: tuple[Window, ...] = ()
+    """Of a load that has some: when each was to begin and to end."""
     planned_in_window: int | None = None
     slo: Slo | None = None
     asked_percents: tuple[float, ...] = ()

@@ -11,6 +11,8 @@ class Thresholds:
 
     client_lag_ms: float = 2.0
     client_lag_share_of_ttft: float = 0.02
+    late_turn_ms: float = 10.0
+    late_turn_share_of_ttft: float = 0.10
     late_job_ms: float = 2.0
     late_job_share: float = 0.01
     sent_off_share: float = 0.01

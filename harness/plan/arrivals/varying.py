@@ -51,7 +51,9 @@ class _Varying(OpenLoop):
     @model_validator(mode="after")
     def _sound(self) -> _Varying:
         self.check()
-        if (self.process in ("gamma", "weibull")) != (self.cv is not None):
+        if self.cv is None and self.process in ("gamma", "weibull"):
+            raise ValueError(f"process: {self.process} needs a cv beside it, as cv: 2")
+        if self.cv is not None and self.process not in ("gamma", "weibull"):
             raise ValueError(f"cv goes with process: gamma or weibull, and here is process: {self.process}")
         if self.rate is not None and math.isinf(self.rate):
             raise ValueError(f"an infinite rate leaves nothing of {self.arrivals}; take arrivals: poisson with it")
