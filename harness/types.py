@@ -379,9 +379,23 @@ class ServerSample:
     url: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class GpuSample:
+    """One reading of one GPU: names of `harness/gpu/fields.py` -> values; what it does not tell is absent.
+
+    `gpu` is its UUID, or what the source calls it; run.json says more of each.
+    """
+
+    at_ns: int
+    gpu: str
+    values: Mapping[str, float]
+
+
 class Sink(Protocol):
     """Where a run's facts go while it runs. The runner knows no file format."""
 
     def record(self, record: Record) -> None: ...
 
     def server_sample(self, sample: ServerSample) -> None: ...
+
+    def gpu_sample(self, sample: GpuSample) -> None: ...

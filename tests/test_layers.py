@@ -14,12 +14,12 @@ FOLDERS = ("harness", "adapters", "workloads", "results", "dashboards")
 # Low to high. A folder stands for those of its modules that are not named; what is in harness/ is named without it.
 TABLE = """
 nouns       types errors clock registry units plaintext plan.draws
-pure        figures/ load.pacer load.sse plan.arrivals plan.bad_rows plan.cache_rate plan.cache_salt plan.classes
+pure        figures/ hardware/ efficiency/ gpu.fields load.pacer load.sse plan.arrivals plan.bad_rows plan.cache_rate plan.cache_salt plan.classes
             plan.data_files plan.lengths plan.lognormal plan.overrides plan.places plan.schema_defs plan.sections
             plan.sentences plan.shared plan.sources plan.spec plan.strict plan.times plan.vocabulary plan.yaml_lines
             server.address server.discovery server.metric_names server.prometheus server.samples
 dialects    adapters/ workloads/
-machinery   interrupts launch/ load/ matrix/ plan/ search/ server/ verdict/
+machinery   gpu/ interrupts launch/ load/ matrix/ plan/ search/ server/ verdict/
 results     results/
 pages       dashboards/
 roots       asking cache cli drive listing load.worker matrix.from_flags matrix.refusals matrix.sweep measure
