@@ -117,11 +117,9 @@ class _Prepared(Prepared):
         return self._after(begun, index, Segment(content, input_tokens - begun.tokens), output_tokens)
 
     def beginnings(self) -> Iterator[Request]:
-        """Each of the pool once, with a few words behind it, so that all of it comes to stand in a prompt."""
-        if self._pool is None:
-            return
-        for begun in self._pool.members():
-            yield self._after(begun, begun.member, Segment(begun.member, self._pool.own_tokens, b"warm"), 1)
+        """One prompt for each of the pool."""
+        for begun, own in self._pool.warming() if self._pool is not None else ():
+            yield self._after(begun, begun.member, own, 1)
 
     def _after(self, begun: Beginning, index: int, own: Segment, output_tokens: int) -> Request:
         return self._maker.of_segments(index, (begun.segment, own), output_tokens, begun.prefixes)

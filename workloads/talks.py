@@ -91,10 +91,8 @@ class Talks(Prepared):
 
     def beginnings(self) -> Iterator[Request]:
         """Each system message once, before a few words of the user."""
-        if self._pool is None:
-            return
-        for begun in self._pool.members():
-            yield self._after(begun, begun.member, Segment(begun.member, self._pool.own_tokens, b"warm"), 1)
+        for begun, own in self._pool.warming() if self._pool is not None else ():
+            yield self._after(begun, begun.member, own, 1)
 
     def _after(self, begun: Beginning, index: int, own: Segment, output_tokens: int) -> Request:
         """A system message, and behind it the user's own words: `begun` is all that stands before these."""

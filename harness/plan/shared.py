@@ -129,6 +129,11 @@ class Pool:
             tokens = min(self.wanted(member, self._longest_prompt), self._longest_prompt - self.own_tokens)
             yield self._beginning(member, max(1, tokens))
 
+    def warming(self) -> Iterator[tuple[Beginning, Segment]]:
+        """Each once with a few words behind it, so that all of it comes to stand in a prompt."""
+        for begun in self.members():
+            yield begun, Segment(begun.member, self.own_tokens, b"warm")
+
     def _beginning(self, member: int, tokens: int) -> Beginning:
         return Beginning(member, tokens, f"shared {self._seeds.prompts} {member}")
 

@@ -7,12 +7,12 @@ A new one is a decorated class with a `distribution` literal and `draw_ns(u)`. I
 from __future__ import annotations
 
 import math
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
 from servemark.harness.plan import lognormal
+from servemark.harness.plan.calls import called, filled
 from servemark.harness.plan.strict import Duration, PositiveDuration, Registered, Strict
 from servemark.harness.registry import Registry
 from servemark.harness.units import DURATION_PATTERN, format_duration
@@ -127,29 +127,21 @@ def _check_order(least: int, most: int | None) -> None:
         raise ValueError("max is below min; swap them")
 
 
-_CALL = re.compile(r"^\s*(\w+)\s*\(([^()]*)\)\s*$")
-
-
 def _spell_out(value: Any) -> Any:
     """The shorthands as the mapping that they stand for. Raises ValueError."""
     if isinstance(value, dict | Times):
         return value
-    call = _CALL.match(value) if isinstance(value, str) else None
-    return {"distribution": "fixed", "time": value} if call is None else _from_call(call[1].lower(), call[2])
+    call = called(value) if isinstance(value, str) else None
+    return {"distribution": "fixed", "time": value} if call is None else _from_call(call[0].lower(), call[1])
 
 
-def _from_call(name: str, arguments: str) -> dict[str, Any]:
+def _from_call(name: str, parts: list[str]) -> dict[str, Any]:
     if name not in TIMES:
         raise ValueError(f"there is no distribution of times {name!r}; there are: {', '.join(TIMES)}")
     order = [key for key, field in TIMES[name].model_fields.items() if field.is_required()]
-    values: dict[str, Any] = {"distribution": name}
-    for position, part in enumerate(filter(None, (part.strip() for part in arguments.split(",")))):
-        key, equals, text = part.rpartition("=")
-        if not equals and position >= len(order):
-            raise ValueError(f"{name} takes {', '.join(order)} by position; name the others, as in max=60s")
-        key = key.strip() if equals else order[position]
-        values[key] = _sigma(text) if key == "sigma" else text.strip()
-    return values
+    too_many = f"{name} takes {', '.join(order)} by position; name the others, as in max=60s"
+    values = filled(parts, order, lambda key, text: _sigma(text) if key == "sigma" else text, lambda: too_many)
+    return {"distribution": name, **values}
 
 
 def _sigma(text: str) -> float:

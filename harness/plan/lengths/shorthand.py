@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from servemark.harness.plan.calls import called, filled
 from servemark.harness.plan.lengths.base import LENGTHS
 
 LETTERS = {"D": "fixed", "N": "normal", "U": "uniform"}
@@ -14,7 +15,6 @@ LETTERS = {"D": "fixed", "N": "normal", "U": "uniform"}
 PATTERN = r"^\s*(\d+|\w+\s*\(.*\))\s*$"
 BOTH_PATTERN = r"^\s*(D\s*\(.*,.*\)|(\d+|\w+\s*\(.*\))\s*/\s*(\d+|\w*\s*\(.*\)))\s*$"
 
-_CALL = re.compile(r"^\s*(\w+)\s*\(([^()]*)\)\s*$")
 _BARE = re.compile(r"^\s*\(([^()]*)\)\s*$")
 
 
@@ -30,7 +30,7 @@ def spell_out(value: Any) -> Any:
 def spell_out_both(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Input and output. Raises ValueError."""
     first, slash, second = text.partition("/")
-    call = _CALL.match(first)
+    call = called(first)
     if not slash:
         name, parts = _call(text)
         if name != "fixed" or len(parts) != 2:
@@ -39,21 +39,21 @@ def spell_out_both(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
             )
         return _from_text(f"fixed({parts[0]})"), _from_text(f"fixed({parts[1]})")
     if call and _BARE.match(second):
-        second = call[1] + second.strip()
+        second = call[0] + second.strip()
     return _from_text(first), _from_text(second)
 
 
 def _call(text: str) -> tuple[str, list[str]]:
     """Name and arguments. Raises ValueError."""
-    match = _CALL.match(text)
-    if match is None:
+    call = called(text)
+    if call is None:
         cut = text.count("(") != text.count(")")
         do = "put it in quotes, as a comma ends a value inside { }" if cut else "write 500, or uniform(100, 200)"
         raise ValueError(f"{text!r} is no length; {do}")
-    name = LETTERS.get(match[1], match[1].lower())
+    name = LETTERS.get(call[0], call[0].lower())
     if name not in LENGTHS:
         raise ValueError(f"there is no length distribution {name!r}; there are: {', '.join(LENGTHS)}")
-    return name, [part for part in map(str.strip, match[2].split(",")) if part]
+    return name, call[1]
 
 
 def _from_text(text: str) -> dict[str, Any]:
@@ -61,16 +61,14 @@ def _from_text(text: str) -> dict[str, Any]:
         return {"distribution": "fixed", "tokens": int(text)}
     name, parts = _call(text)
     order = [key for key, field in LENGTHS[name].model_fields.items() if field.is_required()]
-    values: dict[str, Any] = {"distribution": name}
-    for position, part in enumerate(parts):
-        key, equals, number = part.rpartition("=")
-        if not equals and position >= len(order):
-            raise ValueError(_too_many(name, parts, order))
+
+    def number(_key: str, said: str) -> float | int:
         try:
-            values[key.strip() if equals else order[position]] = _number(number.strip())
+            return _number(said)
         except ValueError:
-            raise ValueError(f"{number.strip()!r} in {text!r} is no number") from None
-    return values
+            raise ValueError(f"{said!r} in {text!r} is no number") from None
+
+    return {"distribution": name, **filled(parts, order, number, lambda: _too_many(name, parts, order))}
 
 
 def _too_many(name: str, parts: list[str], order: list[str]) -> str:
