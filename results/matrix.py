@@ -7,26 +7,16 @@ says stands in its own run.json.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from servemark.harness.errors import BadInput, ResultUnusable
 from servemark.results import schema
-
-try:
-    import fcntl
-except ImportError:  # no advisory locks here
-    fcntl = None  # type: ignore[assignment]
-
-_LOCK = ".lock"
-LARGEST_INDEX = 64 * 1024 * 1024
+from servemark.results.index_file import against, held, make_room, now, read_index, said, write_index
 
 Kind = Literal["matrix", "sweep"]
 State = Literal["pending", "valid", "invalid", "interrupted", "failed", "skipped"]
@@ -105,10 +95,6 @@ class Index(msgspec.Struct, kw_only=True):
         return found
 
 
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 @dataclass(frozen=True, slots=True)
 class Shelf:
     """The folder of a matrix or a sweep: its index, and a folder for each cell's run."""
@@ -151,60 +137,33 @@ class Shelf:
 
     def make_room(self, cell: str) -> tuple[Path, int]:
         """The cell's folder, free, and how many tries went before: what they left is moved aside and kept."""
-        folder, tries = self.folder(cell), 0
-        while (aside := folder.with_name(f"{folder.name}.earlier-{tries + 1}")).exists():
-            tries += 1
-        if folder.is_dir() and any(folder.iterdir()):
-            folder.rename(aside)
-            tries += 1
-        return folder, tries
+        return self.folder(cell), make_room(self.folder(cell))
 
     def save(self, index: Index) -> None:
         """Raises ResultUnusable where it cannot be written."""
-        path = self.index_path
-        temp = path.with_name(f".{path.name}.tmp")
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            temp.write_bytes(msgspec.json.format(msgspec.json.encode(index), indent=2) + b"\n")
-            os.replace(temp, path)
-        except OSError as error:
-            raise ResultUnusable(f"{path}: the index could not be written ({error.strerror})") from error
+        write_index(self.index_path, index)
 
-    @contextlib.contextmanager
-    def held(self, command: str | None = None) -> Iterator[None]:
+    def held(self) -> contextlib.AbstractContextManager[None]:
         """BadInput where another one is at work in this folder."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = (self.root / _LOCK).open("w")
-        except OSError as error:
-            raise BadInput(f"{self.root}: cannot be written ({error.strerror}); give another --out") from error
-        with lock:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    who = command or f"bench {self.kind}"
-                    raise BadInput(f"{self.root}: another `{who}` is at work here; wait for its end") from None
-            yield
+        return held(self.root, f"bench {self.kind}")
 
 
 def of_run(entry: Entry, run: Mapping[str, Any], ended: str | None = None) -> Entry:
     """The entry of a cell whose run was written."""
-    summary, checks = schema.part(run, "summary"), schema.items(run, "verdict", "checks")
+    summary, checks = schema.part(run, "summary"), against(run)
     valid = schema.part(run, "verdict").get("valid") is True
-    against = [check for check in checks if check.get("severity") == "invalid" and not check.get("waived")]
-    interrupted = any(check.get("code") == "interrupted" for check in against)
+    interrupted = any(check.get("code") == "interrupted" for check in checks)
     slo = schema.part(run, "slo")
     missed = bool(slo.get("gate")) and slo.get("met") is False
     return msgspec.structs.replace(
         entry,
         state="valid" if valid else "interrupted" if interrupted else "invalid",
         exit_code=(1 if missed else 0) if valid else 4,
-        reason=None if valid else "; ".join(_said(check) for check in against) or "the run gives no verdict",
+        reason=None if valid else "; ".join(map(said, checks)) or "the run gives no verdict",
         folder=entry.id,
         simulated=run.get("simulated") is True,
         ended=ended or now(),
-        codes=[schema.text(check.get("code"), 60) for check in against],
+        codes=[schema.text(check.get("code"), 60) for check in checks],
         slo_met=slo["met"] if isinstance(slo.get("met"), bool) else None,
         uncertain=_uncertain(run),
         figures={name: schema.number(summary[name]) for name in FIGURES if name in summary}
@@ -225,23 +184,10 @@ def _uncertain(run: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _said(check: Mapping[str, Any]) -> str:
-    return f"{schema.text(check.get('code'), 60)}: {schema.text(check.get('message'), 400)}"
-
-
 def open_shelf(root: Path, kind: Kind = "matrix") -> Shelf:
     """What is known of an earlier start in this folder. Raises ResultUnusable where its index makes no sense."""
     path = Shelf(root, kind).index_path
     if not path.exists():
         return Shelf(root, kind)
-    try:
-        if path.stat().st_size > LARGEST_INDEX:
-            raise ResultUnusable(f"{path}: is too large to be an index of ours")
-        index = msgspec.json.decode(path.read_bytes(), type=Index)
-    except OSError as error:
-        raise ResultUnusable(f"{path}: cannot be read ({error.strerror})") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ResultUnusable(f"{path}: is no index of ours ({error})") from error
-    if index.schema_version > schema.SCHEMA_VERSION:
-        raise ResultUnusable(f"{path}: is of format {index.schema_version}; update servemark to read it")
+    index = read_index(path, Index)
     return Shelf(root, kind, {entry.id: entry for entry in index.cells}, index.created, index.salt)

@@ -6,7 +6,6 @@ measured next follows from the runs that are there.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from servemark.harness.errors import BadInput, ResultUnusable
+from servemark.harness.errors import BadInput
 from servemark.harness.figures.slo import Slo
 from servemark.harness.search.faults import Judged, judged
 from servemark.harness.search.points import Outcome, Series
@@ -22,7 +21,8 @@ from servemark.harness.search.proportion import stretches
 from servemark.harness.search.strain import clumping, strain
 from servemark.results import schema
 from servemark.results.asked_slo import slo_of_run
-from servemark.results.matrix import FIGURES, LARGEST_INDEX, now
+from servemark.results.index_file import against, now, read_index, said, write_index
+from servemark.results.matrix import FIGURES
 
 if TYPE_CHECKING:
     from servemark.harness.figures.frame import Frame, Mask
@@ -104,14 +104,7 @@ class SearchShelf:
 
     def save(self, index: Index) -> None:
         """Raises ResultUnusable where it cannot be written."""
-        path = self.root / SEARCH_JSON
-        temp = path.with_name(f".{path.name}.tmp")
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            temp.write_bytes(msgspec.json.format(msgspec.json.encode(index), indent=2) + b"\n")
-            os.replace(temp, path)
-        except OSError as error:
-            raise ResultUnusable(f"{path}: the index could not be written ({error.strerror})") from error
+        write_index(self.root / SEARCH_JSON, index)
 
     def opened(self, fresh: Index, retry_invalid: bool = False) -> Index:
         """What an earlier start left, with today's settings; else the fresh one.
@@ -121,7 +114,7 @@ class SearchShelf:
         path = self.root / SEARCH_JSON
         if not path.exists():
             return fresh
-        known = _read(path)
+        known = read_index(path, Index)
         if known.digest != fresh.digest:
             raise BadInput(
                 f"{path}: holds a search with another target, workload or load; give another folder with --out, "
@@ -139,35 +132,21 @@ class SearchShelf:
         return of_run(entry, self.root / entry.id) if entry.state == "pending" else entry
 
 
-def _read(path: Path) -> Index:
-    try:
-        if path.stat().st_size > LARGEST_INDEX:
-            raise ResultUnusable(f"{path}: is too large to be an index of ours")
-        found = msgspec.json.decode(path.read_bytes(), type=Index)
-    except OSError as error:
-        raise ResultUnusable(f"{path}: cannot be read ({error.strerror})") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ResultUnusable(f"{path}: is no index of ours ({error})") from error
-    if found.schema_version > schema.SCHEMA_VERSION:
-        raise ResultUnusable(f"{path}: is of format {found.schema_version}; update servemark to read it")
-    return found
-
-
 def of_run(entry: Entry, folder: Path) -> Entry:
     """The entry of a run that was written, read back from its folder."""
     from servemark.results.recover import load
 
     saved = load(folder)
     run, frame = saved.run, saved.frame()
-    against = [check for check in schema.items(run, "verdict", "checks") if _counts_against(check)]
-    found, slo = _judged(run, against), slo_of_run(run) or Slo(())
+    checks = against(run)
+    found, slo = _judged(run, checks), slo_of_run(run) or Slo(())
     requests, classes = _parts(slo, frame)
     summary = schema.part(run, "summary")
     return msgspec.structs.replace(
         entry,
-        state=_state(found, against),
+        state=_state(found, checks),
         held=found.held and _limits_held(run, slo),
-        reason="; ".join(f"{schema.text(c.get('code'), 60)}: {schema.text(c.get('message'), 400)}" for c in against),
+        reason="; ".join(map(said, checks)),
         requests=requests,
         classes=classes,
         folder=entry.id,
@@ -178,18 +157,14 @@ def of_run(entry: Entry, folder: Path) -> Entry:
     )
 
 
-def _counts_against(check: Mapping[str, Any]) -> bool:
-    return check.get("severity") == "invalid" and not check.get("waived")
-
-
-def _judged(run: Mapping[str, Any], against: list[dict[str, Any]]) -> Judged:
+def _judged(run: Mapping[str, Any], checks: list[dict[str, Any]]) -> Judged:
     cap = schema.part(run, "workload", "resolved", "load").get("max_concurrency")
     failures = {name.removeprefix("failed_") for name in schema.part(run, "summary") if name.startswith("failed_")}
-    return judged((str(check.get("code")) for check in against), cap is not None, failures)
+    return judged((str(check.get("code")) for check in checks), cap is not None, failures)
 
 
-def _state(found: Judged, against: list[dict[str, Any]]) -> State:
-    if any(check.get("code") == "interrupted" for check in against):
+def _state(found: Judged, checks: list[dict[str, Any]]) -> State:
+    if any(check.get("code") == "interrupted" for check in checks):
         return "interrupted"
     return "stopped" if found.state == "stop" else found.state
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from servemark.harness.clock import SECOND, now_ns
 from servemark.harness.errors import BenchError
+from servemark.harness.launch.launching import Engine
 from servemark.harness.server.meters import find_meters
 from servemark.harness.server.samples import combined
 from servemark.harness.server.scrape import Access
@@ -17,10 +18,22 @@ MOST_S = 60.0
 _LOOK_S = 0.5
 
 
+def standing(adapter: Adapter, urls: Sequence[str], engine: Engine | None) -> tuple[str, ...]:
+    """The base URLs of the servers that go on between two runs; none where each run starts one of its own."""
+    if engine is None and not urls and adapter.name == "sim":
+        return ()
+    return tuple(map(adapter.base_url, (engine.url,) if engine is not None else urls or (adapter.default_url,)))
+
+
 def rested(
     adapter: Adapter, access: Access, metrics_urls: Sequence[str], pause_s: float, most_s: float = MOST_S
 ) -> str | None:
-    """Waits. What the server was still at when it was given up on, in words; None where it rests, or does not tell."""
+    """Waits. What the server was still at when it was given up on, in words; None where it rests, or does not tell.
+
+    Where none goes on there is nothing to wait for.
+    """
+    if not access.servers:
+        return None
     time.sleep(pause_s)
     deadline_ns = now_ns() + round(most_s * SECOND)
     while at_work := _at_work(adapter, access, metrics_urls):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
+from servemark.dashboards.aside import aside
 from servemark.harness.clock import SECOND
 from servemark.harness.errors import (
     EXIT_BAD_INPUT,
@@ -32,16 +32,16 @@ from servemark.harness.matrix.cells import Cell, EngineUnderTest, cells_of
 from servemark.harness.matrix.labels import slug
 from servemark.harness.matrix.plan import LoadedPlan
 from servemark.harness.matrix.refusals import refuse, refuse_changed, refuse_missing_programs
-from servemark.harness.matrix.rest import rested
+from servemark.harness.matrix.rest import rested, standing
 from servemark.harness.measure import measure
-from servemark.harness.plaintext import harmless
 from servemark.harness.plan.overrides import SET
 from servemark.harness.prepare import Asked, credentials, started, without
 from servemark.harness.server.address import build_headers
 from servemark.harness.server.discovery import load_adapter
 from servemark.harness.server.scrape import Access
 from servemark.results.curves import knees, too_high
-from servemark.results.matrix import Entry, Index, Shelf, now, of_run, open_shelf
+from servemark.results.index_file import now
+from servemark.results.matrix import Entry, Index, Shelf, of_run, open_shelf
 
 # Where several apply, the first one that a cell has.
 _WORST_FIRST = (EXIT_TARGET_UNUSABLE, EXIT_INVALID, EXIT_BAD_INPUT, EXIT_GATE_MISSED)
@@ -133,10 +133,7 @@ class Sweep:
     def _rest(self, engine: EngineUnderTest, running: Engine | None) -> None:
         """No run is to meet what the one before has left at work."""
         section, adapter = engine.section, load_adapter(engine.section.target)
-        urls = (running.url,) if running is not None else section.url or (adapter.default_url,)
-        if running is None and not section.url and adapter.name == "sim":
-            return  # each run starts one of its own
-        servers = tuple(adapter.base_url(url) for url in urls)
+        servers = standing(adapter, section.url, running)
         headers = build_headers(section.api_key_env, self.headers)
         access = Access(servers, headers, section.cacert, section.insecure)
         if said := rested(adapter, access, section.metrics_url, self.plan.spec.cool_down / SECOND):
@@ -215,9 +212,8 @@ class Sweep:
         )
 
     def _say(self, text: str) -> None:
-        if not self.quiet and sys.stderr is not None:
-            with contextlib.suppress(OSError):
-                print(harmless(text), file=sys.stderr, flush=True)
+        if not self.quiet:
+            aside(text)
 
 
 def open_sweep(

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 
+from servemark.dashboards.aside import aside
 from servemark.dashboards.search import asking, load_of, told
 from servemark.harness.clock import SECOND
 from servemark.harness.errors import EXIT_GATE_MISSED, EXIT_INVALID, EXIT_OK
 from servemark.harness.interrupts import Interrupts
 from servemark.harness.launch.launching import Engine
 from servemark.harness.matrix.labels import slug
-from servemark.harness.matrix.rest import rested
+from servemark.harness.matrix.rest import rested, standing
 from servemark.harness.measure import measure
-from servemark.harness.plaintext import harmless
 from servemark.harness.plan.draws import random_bytes
 from servemark.harness.plan.overrides import SET
 from servemark.harness.plan.spec import load_workload
@@ -30,10 +30,8 @@ from servemark.harness.search.wanted import Wanted
 from servemark.harness.server.address import Headers, build_headers
 from servemark.harness.server.discovery import load_adapter
 from servemark.harness.server.scrape import Access
-from servemark.results.matrix import Shelf
+from servemark.results.index_file import LOCK, held, make_room
 from servemark.results.search import SEARCH_JSON, Entry, Index, SearchShelf, of_run
-
-_LOCK = ".lock"
 
 
 class Stopped(Exception):
@@ -66,7 +64,7 @@ class Search:
 
     def carry_out(self) -> None:
         """Until there is an answer or a signal comes; what was measured by then is in the index."""
-        with Shelf(self.shelf.root).held("bench search"), Interrupts():
+        with held(self.shelf.root, "bench search"), Interrupts():
             try:
                 self._note()
                 if isinstance(self.next, Measure):
@@ -116,10 +114,8 @@ class Search:
     def _rest(self, engine: Engine | None) -> None:
         """No run is to meet what the one before has left at work."""
         asked, adapter = self.asked, load_adapter(self.asked.target)
-        if engine is None and not asked.urls and adapter.name == "sim":
-            return  # each run starts one of its own
-        urls = (engine.url,) if engine is not None else asked.urls or (adapter.default_url,)
-        access = Access(tuple(map(adapter.base_url, urls)), self._headers(), asked.cacert, asked.insecure)
+        servers = standing(adapter, asked.urls, engine)
+        access = Access(servers, self._headers(), asked.cacert, asked.insecure)
         if said := rested(adapter, access, asked.metrics_urls, self.wanted.cool_down_ns / SECOND):
             self._say(f"{said}; going on all the same")
 
@@ -137,7 +133,7 @@ class Search:
         seed = int.from_bytes(random_bytes(index.seed, b"search", index.begun, 8), "little") >> 1
         entry = Entry(id=name, load=step.load, repeat=repeat, why=step.why, seed=seed)
         index.begun += 1
-        Shelf(self.shelf.root).make_room(name)
+        make_room(self.shelf.root / name)
         index.runs.append(entry)
         self._note()
         return entry
@@ -169,14 +165,13 @@ class Search:
             return
         self.index.runs.clear()
         with contextlib.suppress(OSError):
-            for name in (SEARCH_JSON, _LOCK):
+            for name in (SEARCH_JSON, LOCK):
                 (self.shelf.root / name).unlink(missing_ok=True)
             self.shelf.root.rmdir()
 
     def _say(self, text: str) -> None:
-        if not self.asked.quiet and sys.stderr is not None:
-            with contextlib.suppress(OSError):
-                print(harmless(text), file=sys.stderr, flush=True)
+        if not self.asked.quiet:
+            aside(text)
 
 
 def _mean(runs: list[dict[str, float | None]], name: str) -> float | None:

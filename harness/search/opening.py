@@ -19,7 +19,7 @@ from servemark.harness.prepare import Asked, refuse_unknown_codes, slo_of
 from servemark.harness.search.hunt import Search
 from servemark.harness.search.wanted import Wanted, wanted
 from servemark.harness.server.discovery import load_adapter
-from servemark.results.matrix import now
+from servemark.results.index_file import now
 from servemark.results.search import Index, SearchShelf
 
 _NO_PART_OF_A_POINT = ("rate", "concurrency", "headers", "gate")
