@@ -98,6 +98,10 @@ def test_a_point_is_as_long_as_its_claim_takes() -> None:
         ({"at_least": "x"}, "--at-least: 'x' is no rate"),
         ({"gpu_price": 2.5}, "--gpu-price is for one GPU; say how many there are with --gpus"),
         ({"gpu_price": -1.0, "gpus": 1}, "--gpu-price: -1 dollars an hour is no price"),
+        ({"prices": "p.yaml"}, "--prices is for one GPU; say how many there are with --gpus"),
+        ({"prices": "p.yaml", "gpus": 1}, "--prices: the file has prices by kinds of GPU; name yours with --gpu"),
+        ({"prices": "p.yaml", "gpus": 1, "gpu": "h1000"}, "--gpu: there is no GPU 'h1000'"),
+        ({"prices": "p.yaml", "gpus": 1, "gpu": "l4"}, "p.yaml: the file of prices cannot be read"),
         ({"slo": "ttft:p99=1s"}, "--point-time: at 1 req/s about 120 requests come in that time"),
         ({"slo": "ttft:p99=1s", "duration": "60s"}, "--duration: at 1 req/s about 60 requests"),
         ({"attainment": 1.0}, "no sample proves that all requests meet the SLO"),
@@ -182,6 +186,14 @@ def test_two_dollars_an_hour_at_a_hundred_tokens_a_second() -> None:
     eight = economics(goodput=2.0, output_tps=100.0, gpus=8, price=2.0)
     assert eight["usd_per_million_output_tokens"] == pytest.approx(8 * 5.5556, abs=1e-3)
     assert (eight["goodput_per_gpu"], eight["output_tps_per_gpu"], eight["usd_per_hour"]) == (0.25, 12.5, 16.0)
+
+
+def test_a_price_may_come_from_a_file_of_prices() -> None:
+    Path("p.yaml").write_text("gpus: {h100-sxm: 2.5}")
+    assert plan(gpus=8, gpu="H100 SXM", prices="p.yaml").price == 2.5
+    assert plan(gpus=8, gpu="H100 SXM", prices="p.yaml", gpu_price=3.0).price == 3.0
+    with pytest.raises(BadInput, match=r"--prices: p\.yaml has no price of l4; add it, or give --gpu-price"):
+        plan(gpus=1, gpu="l4", prices="p.yaml")
 
 
 def test_nothing_is_said_of_money_that_was_not_asked() -> None:

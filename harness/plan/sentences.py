@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain
-from typing import Any, cast, get_args
+from typing import Any, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -183,7 +183,8 @@ def _model_at(path: Path, raw: Any, model: type[BaseModel]) -> type[BaseModel] |
         raw = raw.get(part) if isinstance(raw, dict) else None
         if field is None:
             return None
-        annotation = next(iter(get_args(field.annotation)), field.annotation)
+        mapping = get_origin(field.annotation) is dict
+        annotation = field.annotation if mapping else next(iter(get_args(field.annotation)), field.annotation)
         named = _of_each(annotation)
         current = cast("type[BaseModel]", annotation) if _is_model(annotation) else None
         for chooser in _choosers(field):

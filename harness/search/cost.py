@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from servemark.harness.hardware.cost import costs
+from servemark.harness.hardware.prices import Price
+
 
 def economics(
     goodput: float | None, output_tps: float | None, gpus: int | None, price: float | None
@@ -9,16 +12,15 @@ def economics(
     """`price` is dollars an hour for one GPU. Names carry their units; empty where no number of GPUs is given."""
     if gpus is None:
         return {}
-    found = {"goodput_per_gpu": _over(goodput, gpus), "output_tps_per_gpu": _over(output_tps, gpus)}
+    found = {
+        "goodput_per_gpu": None if goodput is None else goodput / gpus,
+        "output_tps_per_gpu": None if output_tps is None else output_tps / gpus,
+    }
     if price is None:
         return found
-    dollars_s = gpus * price / 3600
+    cost = costs(Price(price, "--gpu-price"), gpus, output_tps=output_tps, good_rps=goodput)
     return found | {
-        "usd_per_hour": gpus * price,
-        "goodput_requests_per_usd": _over(goodput, dollars_s),
-        "usd_per_million_output_tokens": _over(dollars_s * 1e6, output_tps),
+        "usd_per_hour": cost.usd_per_hour,
+        "goodput_requests_per_usd": cost.good_requests_per_usd,
+        "usd_per_million_output_tokens": cost.usd_per_1m_output,
     }
-
-
-def _over(value: float | None, divisor: float | None) -> float | None:
-    return value / divisor if value is not None and divisor else None

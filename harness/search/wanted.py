@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from servemark.harness.clock import SECOND
 from servemark.harness.errors import BadInput
 from servemark.harness.figures.slo import Slo
+from servemark.harness.hardware.devices import gpu
+from servemark.harness.hardware.prices import price_for
 from servemark.harness.plan.arrivals import ClosedLoop
 from servemark.harness.plan.spec import Workload
 from servemark.harness.search.claims import certified_by, claim_of, requests_for
@@ -177,9 +180,17 @@ def _ns(flag: str, text: str) -> int:
 
 
 def _price(given: Mapping[str, Any]) -> float | None:
-    price: float | None = given.get("gpu_price")
-    if price is not None and given.get("gpus") is None:
-        raise BadInput("--gpu-price is for one GPU; say how many there are with --gpus")
-    if price is not None and not 0 < price < math.inf:
-        raise BadInput(f"--gpu-price: {price:g} dollars an hour is no price; give a number above 0")
-    return price
+    """Of --gpu-price, or of the file of prices."""
+    usd, prices = given.get("gpu_price"), given.get("prices")
+    if usd is None and prices is None:
+        return None
+    flag = "--prices" if usd is None else "--gpu-price"
+    if given.get("gpus") is None:
+        raise BadInput(f"{flag} is for one GPU; say how many there are with --gpus")
+    if usd is None and given.get("gpu") is None:
+        raise BadInput("--prices: the file has prices by kinds of GPU; name yours with --gpu")
+    kind = None if usd is not None else gpu(given["gpu"], tuple(map(Path, given.get("gpu_file") or ())))
+    found = price_for(None if kind is None else kind.name, usd, prices and Path(prices))
+    if found is None:
+        raise BadInput(f"--prices: {prices} has no price of {given['gpu']}; add it, or give --gpu-price")
+    return found.usd_per_gpu_hour
