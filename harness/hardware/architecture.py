@@ -33,13 +33,17 @@ class Attention:
     """What the attention of one layer keeps of a token, and computes for a pair of a query and a key.
 
     `kv_elements` are kept per token, over `kv_heads` heads that ranks can share out: 1 for a latent (MLA), which every
-    rank keeps whole. `window` is how many tokens it looks back at, None for all. FLOPs are of all query heads.
+    rank keeps whole. `window` is how many tokens it looks back at, None for all. FLOPs are of all query heads;
+    `prefill_flops_per_pair` where a prompt is computed in another form than a token (MLA, not absorbed).
     """
 
     kv_elements: int
     kv_heads: int
     flops_per_pair: int
     window: int | None = None
+    prefill_flops_per_pair: int | None = None
+    query_heads: int = 0
+    """Which tensor ranks share out evenly; 0 where it is not said."""
 
 
 @dataclass(frozen=True, slots=True)

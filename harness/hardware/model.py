@@ -23,7 +23,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """`weights` names the format of most weights (bf16, fp8, int4-awq, nvfp4, mxfp4, ...), `kv` that of the KV cache."""
+    """`weights` names the format of most weights that are quantised, if any, and `kv` that of the KV cache."""
 
     name: str
     architecture: Architecture
@@ -33,6 +33,8 @@ class Model:
     kv_element_bytes: float
     source: str
     """Where its config.json was found."""
+    left_out: tuple[str, ...] = ()
+    """What it has and is not counted, as its eyes, in a sentence each."""
 
     @property
     def params(self) -> int:
