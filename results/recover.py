@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from servemark.harness.errors import ResultUnusable
-from servemark.harness.types import Record, ServerSample
+from servemark.harness.types import GpuSample, Record, ServerSample
 from servemark.results import schema
-from servemark.results.tables import Journal, request_table, server_table, to_frame, to_records, to_samples
+from servemark.results.tables import (
+    Journal,
+    gpu_table,
+    request_table,
+    server_table,
+    to_frame,
+    to_gpu_samples,
+    to_records,
+    to_samples,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,6 +72,21 @@ class LoadedRun:
     def server_samples(self) -> list[ServerSample]:
         table = self.server_table()
         return [] if table is None else to_samples(table)
+
+    def gpu_table(self) -> pa.Table | None:
+        """The readings of GPUs, or None where none were read."""
+        if not self.finished:
+            samples = list(self._journal(schema.GPU_JOURNAL).gpu_samples())
+            return gpu_table(samples, str(self.run.get("id", ""))) if samples else None
+        path = self.folder / schema.GPU
+        return _read_table(path, required=False) if path.is_file() else None
+
+    def gpu_samples(self) -> list[GpuSample]:
+        table = self.gpu_table()
+        try:
+            return [] if table is None else list(to_gpu_samples(table))
+        except msgspec.ValidationError as error:
+            raise ResultUnusable(f"{self.folder / schema.GPU}: holds a row that is no reading ({error})") from error
 
     def _journal(self, name: str) -> Journal:
         return Journal(self.folder / name)

@@ -5,10 +5,12 @@ A run is a folder. `run.json` is there only when everything else is: a folder wi
     run.json         what was run, on what, the figures and the verdict
     requests.parquet one row per request, in the order in which they ended
     server.parquet   one row per reading of the server's metrics, when it was scraped
+    gpu.parquet      one row per reading of a GPU, where GPUs were read
     engine.log       what the engine said, where it was launched for the run
     partial.json     while it runs: what was known at the start
     records.jsonl    while it runs: one finished request per line
     server.jsonl     while it runs: one reading of the server's metrics per line
+    gpu.jsonl        while it runs: one reading of a GPU per line
 
 History of `schema_version`:
     1   the first one.
@@ -32,9 +34,11 @@ SCHEMA_VERSION = 1
 RUN_JSON = "run.json"
 REQUESTS = "requests.parquet"
 SERVER = "server.parquet"
+GPU = "gpu.parquet"
 PARTIAL = "partial.json"
 JOURNAL = "records.jsonl"
 SERVER_JOURNAL = "server.jsonl"
+GPU_JOURNAL = "gpu.jsonl"
 PAGE = "report.html"
 ENGINE_LOG = "engine.log"
 
@@ -108,6 +112,7 @@ KEYS: tuple[str, ...] = (
     "cache",
     "target",
     "server",
+    "hardware",
     "clock",
     "worker",
     "host",
@@ -135,6 +140,15 @@ def server_schema(names: Sequence[str], run_id: str) -> pa.Schema:
     import pyarrow as pa
 
     fields = [pa.field("at_ns", pa.int64(), nullable=False), pa.field("url", pa.string())]
+    fields += [pa.field(name, pa.float64()) for name in names]
+    return pa.schema(fields, metadata=file_metadata(run_id))
+
+
+def gpu_schema(names: Sequence[str], run_id: str) -> pa.Schema:
+    """The schema of gpu.parquet: `at_ns`, the GPU, and a float column per field that any reading holds."""
+    import pyarrow as pa
+
+    fields = [pa.field("at_ns", pa.int64(), nullable=False), pa.field("gpu", pa.string(), nullable=False)]
     fields += [pa.field(name, pa.float64()) for name in names]
     return pa.schema(fields, metadata=file_metadata(run_id))
 

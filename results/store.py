@@ -15,7 +15,7 @@ import msgspec
 
 from servemark.harness.clock import SECOND, now_ns
 from servemark.harness.errors import BadInput, ResultUnusable
-from servemark.harness.types import Record, ServerSample
+from servemark.harness.types import GpuSample, Record, ServerSample
 from servemark.results import schema
 from servemark.results.redact import Redactor
 
@@ -138,6 +138,7 @@ class RunStore:
         }
         self._records = _Journal(folder / schema.JOURNAL)
         self._samples = _Journal(folder / schema.SERVER_JOURNAL)
+        self._gpu_samples = _Journal(folder / schema.GPU_JOURNAL)
         self._flushed_ns = now_ns()
         self.recorded = 0
         self._guarded(self._begin)
@@ -159,6 +160,10 @@ class RunStore:
         self._samples.add(self._redact.line(self._encoder.encode(sample)))
         self.flush_due(now_ns())
 
+    def gpu_sample(self, sample: GpuSample) -> None:
+        self._gpu_samples.add(self._redact.line(self._encoder.encode(sample)))
+        self.flush_due(now_ns())
+
     def flush_due(self, at_ns: int) -> None:
         """Flushes if half a second has passed since the last time; call it while nothing is recorded too."""
         if at_ns - self._flushed_ns >= FLUSH_AFTER_NS:
@@ -171,6 +176,7 @@ class RunStore:
     def _flush(self) -> None:
         self._records.flush()
         self._samples.flush()
+        self._gpu_samples.flush()
 
     def frame(self) -> Frame:
         """What has been recorded, as columns."""
@@ -186,10 +192,17 @@ class RunStore:
         self.flush()
         return list(Journal(self._samples.path).samples())
 
+    def gpu_samples(self) -> list[GpuSample]:
+        """The readings of GPUs so far."""
+        from servemark.results.tables import Journal
+
+        self.flush()
+        return list(Journal(self._gpu_samples.path).gpu_samples())
+
     def close(self, run: Mapping[str, Any]) -> Path:
         """Writes the Parquet files, then run.json (`known` and `run` together), then removes the journals."""
         self.flush()
-        from servemark.results.tables import write_requests, write_server
+        from servemark.results.tables import write_gpu, write_requests, write_server
 
         self._guarded(
             lambda: self._atomic(schema.REQUESTS, lambda temp: write_requests(self.folder, temp, self.run_id))
@@ -198,10 +211,12 @@ class RunStore:
             self._guarded(
                 lambda: self._atomic(schema.SERVER, lambda temp: write_server(self.folder, temp, self.run_id))
             )
+        if self._gpu_samples.path.exists():
+            self._guarded(lambda: self._atomic(schema.GPU, lambda temp: write_gpu(self.folder, temp, self.run_id)))
         whole = schema.ordered({**self._known, **run})
         self._guarded(lambda: self._write_json(schema.RUN_JSON, whole))
         self.abandon()
-        for name in (schema.JOURNAL, schema.SERVER_JOURNAL, schema.PARTIAL):
+        for name in (schema.JOURNAL, schema.SERVER_JOURNAL, schema.GPU_JOURNAL, schema.PARTIAL):
             # The run is whole by now; a leftover is ignored by the reader.
             with contextlib.suppress(OSError):
                 (self.folder / name).unlink(missing_ok=True)
@@ -213,6 +228,7 @@ class RunStore:
             self._flush()
         self._records.close()
         self._samples.close()
+        self._gpu_samples.close()
 
     def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
         try:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from servemark.harness.types import Record, ServerSample
+from servemark.harness.gpu.fields import GPU_FIELDS
+from servemark.harness.types import GpuSample, Record, ServerSample
 from servemark.results import schema
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class Journal:
 
     def samples(self) -> Iterator[ServerSample]:
         return self._read(msgspec.json.Decoder(ServerSample))
+
+    def gpu_samples(self) -> Iterator[GpuSample]:
+        return self._read(msgspec.json.Decoder(GpuSample))
 
     def _read(self, decoder: Any) -> Iterator[Any]:
         self.skipped = 0
@@ -79,6 +83,19 @@ def server_table(samples: Sequence[ServerSample], run_id: str = "") -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=table_schema)
 
 
+def gpu_table(samples: Sequence[GpuSample], run_id: str = "") -> pa.Table:
+    """The table of gpu.parquet, in memory; a field that a reading lacks is null there."""
+    import pyarrow as pa
+
+    told = {name for sample in samples for name in sample.values}
+    names = [name for name in GPU_FIELDS if name in told] + sorted(told - GPU_FIELDS.keys())
+    columns: list[list[Any]] = [[sample.at_ns for sample in samples], [sample.gpu for sample in samples]]
+    columns += [[sample.values.get(name) for sample in samples] for name in names]
+    table_schema = schema.gpu_schema(names, run_id)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, table_schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=table_schema)
+
+
 def write_requests(folder: Path, path: Path, run_id: str) -> None:
     """The journal in `folder` as Parquet at `path`."""
     import pyarrow.parquet as pq
@@ -103,6 +120,14 @@ def write_server(folder: Path, path: Path, run_id: str) -> None:
 
     samples = list(Journal(folder / schema.SERVER_JOURNAL).samples())
     pq.write_table(server_table(samples, run_id), path, compression="zstd")
+
+
+def write_gpu(folder: Path, path: Path, run_id: str) -> None:
+    """The GPUs' journal in `folder` as Parquet at `path`."""
+    import pyarrow.parquet as pq
+
+    samples = list(Journal(folder / schema.GPU_JOURNAL).gpu_samples())
+    pq.write_table(gpu_table(samples, run_id), path, compression="zstd")
 
 
 def to_records(table: pa.Table) -> Iterator[Record]:
@@ -141,3 +166,12 @@ def to_samples(table: pa.Table) -> list[ServerSample]:
         ServerSample(row.pop("at_ns"), url=row.pop("url", None), values={k: v for k, v in row.items() if v is not None})
         for row in table.to_pylist()
     ]
+
+
+def to_gpu_samples(table: pa.Table) -> Iterator[GpuSample]:
+    """The rows of a GPU table as samples. Raises msgspec's ValidationError for a row that is none."""
+    for batch in table.to_batches(max_chunksize=BATCH):
+        for row in batch.to_pylist():
+            at_ns, gpu = row.pop("at_ns"), row.pop("gpu", None)
+            values = {name: value for name, value in row.items() if value is not None and value == value}
+            yield msgspec.convert({"at_ns": at_ns, "gpu": gpu, "values": values}, GpuSample)

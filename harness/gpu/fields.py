@@ -17,7 +17,7 @@ class GpuField:
 
 
 GPU_FIELDS: Mapping[str, GpuField] = {
-    "utilisation": GpuField("share", "level", "Share of time in which any kernel ran; says nothing of how busy it was."),
+    "utilisation": GpuField("share", "level", "Share of time in which any kernel ran; not how busy it was."),
     "memory_busy": GpuField("share", "level", "Share of time in which memory was touched at all; no bandwidth."),
     "memory_used": GpuField("B", "level", "Memory in use."),
     "power": GpuField("W", "level", "Power drawn."),

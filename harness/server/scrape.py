@@ -99,8 +99,10 @@ def metrics_url(server: str, source: MetricsSource) -> str:
     return f"{'https' if base.tls else 'http'}://{host}:{source.port}{source.path}"
 
 
-async def fetch(client: httpx.AsyncClient, url: str, headers: Headers, timeout_s: float = TIMEOUT_S) -> bytes:
-    """The body at an address, within `timeout_s` in all. Raises Unread."""
+async def fetch(
+    client: httpx.AsyncClient, url: str, headers: Headers, timeout_s: float = TIMEOUT_S, flag: str = "--metrics-url"
+) -> bytes:
+    """The body at an address, within `timeout_s` in all. Raises Unread, which names the flag that gave the address."""
     import httpx
 
     try:
@@ -116,7 +118,7 @@ async def fetch(client: httpx.AsyncClient, url: str, headers: Headers, timeout_s
     except TimeoutError:
         raise Unread(f"gives no whole answer within {timeout_s:g} s") from None
     except httpx.HTTPError as error:
-        raise Unread(what_failed(error, parse_url(url).prefix or "/", timeout_s, "--metrics-url")) from error
+        raise Unread(what_failed(error, parse_url(url).prefix or "/", timeout_s, flag)) from error
 
 
 class Scraper:

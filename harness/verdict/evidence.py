@@ -15,7 +15,7 @@ from servemark.harness.plan.cache_rate import Sharing
 from servemark.harness.registry import Registry
 from servemark.harness.server.caching import CacheState
 from servemark.harness.server.samples import growth
-from servemark.harness.types import Promises, ServerSample, WorkerReport
+from servemark.harness.types import GpuSample, Promises, ServerSample, WorkerReport
 from servemark.harness.verdict.hits import HitRate, hit_rate
 from servemark.harness.verdict.thresholds import THRESHOLDS, Thresholds
 
@@ -37,6 +37,9 @@ class Evidence:
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reports: tuple[WorkerReport, ...] = ()
     server: tuple[ServerSample, ...] = ()
+    gpu: tuple[GpuSample, ...] = ()
+    gpu_facts: Mapping[str, Any] = field(default_factory=dict)
+    """What a GpuWatch says of the GPUs it read."""
     cap: int | None = None
     varies: bool = False
     """The rate changes by plan: nothing is expected to be steady."""

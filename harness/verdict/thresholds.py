@@ -49,6 +49,10 @@ class Thresholds:
     below_server_share: float = 0.05
     replica_spread_share: float = 0.25
     throttled_warn_share: float = 0.05
+    gpu_slowdown_warn_share: float = 0.01
+    gpu_slowdown_share: float = 0.1
+    gpu_power_cap_warn_share: float = 0.1
+    gpu_silent_s: float = 5.0
 
 
 THRESHOLDS = Thresholds()

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from servemark.harness.verdict import checks_client, checks_load, checks_replicas, checks_server, checks_target
+from servemark.harness.verdict import (
+    checks_client,
+    checks_gpu,
+    checks_load,
+    checks_replicas,
+    checks_server,
+    checks_target,
+)
 from servemark.harness.verdict.evidence import (
     CHECKS,
     Check,
@@ -16,7 +23,7 @@ from servemark.harness.verdict.evidence import (
 
 __all__ = ["CHECKS", "REASON_FILES", "Check", "Evidence", "Finding", "Reason", "Verdict", "judge"]
 
-REASON_FILES = (checks_client, checks_load, checks_replicas, checks_server, checks_target)
+REASON_FILES = (checks_client, checks_gpu, checks_load, checks_replicas, checks_server, checks_target)
 """The modules whose import registers the reasons."""
 
 
