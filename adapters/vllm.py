@@ -73,6 +73,10 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "decode_time_count": ("vllm:request_decode_time_seconds_count",),
     "iterations": ("vllm:iteration_tokens_total_count",),
     "iteration_tokens": ("vllm:iteration_tokens_total_sum",),
+    # Advance only with --enable-mfu-metrics.
+    "est_flops_per_gpu": ("vllm:estimated_flops_per_gpu",),
+    "est_read_bytes_per_gpu": ("vllm:estimated_read_bytes_per_gpu",),
+    "est_write_bytes_per_gpu": ("vllm:estimated_write_bytes_per_gpu",),
     "spec_drafts": ("vllm:spec_decode_num_drafts",),
     "spec_draft_tokens": ("vllm:spec_decode_num_draft_tokens",),
     "spec_accepted_tokens": ("vllm:spec_decode_num_accepted_tokens",),
@@ -109,7 +113,14 @@ def _read_models(status: int, body: bytes) -> Mapping[str, Any]:
         "engine": "vllm" if any(card.get("owned_by") == "vllm" for card in cards) else None,
         "models": tuple(str(card["id"]) for card in cards),
         "context_tokens": min(lengths, default=None),
+        "settings": _root(cards),
     }
+
+
+def _root(cards: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What the base model was loaded from: a folder of the server's machine, or a name on the Hub."""
+    roots = (card.get("root") for card in cards if not card.get("parent"))
+    return {"root": root for root in roots if isinstance(root, str) and root}
 
 
 def _read_version(status: int, body: bytes) -> Mapping[str, Any]:

@@ -122,6 +122,7 @@ def test_of_what_the_server_says_of_itself_no_secret_is_taken_over(name: str) ->
     found = probe(name, 200, info)
     assert found["version"] == "0.5.6"
     assert found["settings"] == {
+        "model_path": "/models/m",
         "tp_size": 2,
         "attention_backend": "fa3",
         "disable_radix_cache": False,

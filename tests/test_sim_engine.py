@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,96 +16,130 @@ from servemark.adapters.sim.answers import CYCLE, Answers
 from servemark.adapters.sim.blocks import BlockPool, extend_hashes
 from servemark.adapters.sim.engine import Engine, EngineConfig, EngineRequest
 from servemark.adapters.sim.faults import KINDS, FaultPlan
-from servemark.adapters.sim.figures import GpuFigures, gpu_figures, gpu_names, model_figures, model_names
+from servemark.adapters.sim.hardware import context_length, hardware_of, kv_blocks
 from servemark.adapters.sim.options import SimOptions, command_line
 from servemark.adapters.sim.server import SimServer
 from servemark.adapters.sim.serving import parser
-from servemark.adapters.sim.simulation import context_length, kv_blocks
-from servemark.adapters.sim.steptime import Device, ModelCost, StepTime, StepWork
+from servemark.adapters.sim.steptime import Device, Outlay, StepTime, StepWork
 from servemark.adapters.sim.tokenizer import Tokenizer
 from servemark.harness.errors import BadInput
+from servemark.harness.hardware.devices import gpu
+from servemark.harness.hardware.known import known_model
+from servemark.harness.hardware.layout import Layout
+from servemark.harness.hardware.limits import throughput_bound, tpot_floor, ttft_floor
+from servemark.harness.hardware.model import Model
+from servemark.harness.hardware.work import Arithmetic
+from tests.made_models import gpu as made_gpu
+from tests.made_models import round_model
+from tests.test_work import MLA, MOE, WINDOWED
 
-LLAMA_8B = model_figures("llama-3.1-8b")
-H100 = gpu_figures("h100-sxm")
-ON_H100 = StepTime(ModelCost.of(LLAMA_8B), Device.of(H100))
+LLAMA_8B = known_model("llama-3.1-8b")
+H100 = gpu("h100-sxm")
+ON_H100 = StepTime(Arithmetic(LLAMA_8B), Device.of(H100))
+EMBEDDING = 2 * 128256 * 4096
 
 
-def work(*requests: tuple[int, int, bool]) -> StepWork:
-    total = StepWork()
+def work(*requests: tuple[int, int, bool], on: StepTime = ON_H100) -> StepWork:
+    total = on.work()
     for start, new, samples in requests:
         total.add(start, new, samples)
     return total
 
 
-# -- figures
+def outlay(*requests: tuple[int, int, bool], on: StepTime = ON_H100) -> Outlay:
+    return on.outlay(work(*requests, on=on))
+
+
+def duration_ns(*requests: tuple[int, int, bool], on: StepTime = ON_H100) -> int:
+    return on.duration_ns(work(*requests, on=on))
+
+
+# -- what is simulated
 
 
 @pytest.mark.parametrize(
-    ("name", "params"),
+    ("name", "params", "kv_bytes", "context"),
     [
-        ("llama-3.1-8b", 8_030_261_248),
-        ("llama-3.1-70b", 70_553_706_496),
-        ("qwen3-8b", 8_190_735_360),
-        ("qwen3-32b", 32_762_123_264),
-        ("qwen3-0.6b", 596_049_920),
+        ("llama-3.1-8b", 8_030_261_248, 131_072, 131_072),
+        ("llama-3.1-70b", 70_553_706_496, 327_680, 131_072),
+        ("qwen3-8b", 8_190_735_360, 147_456, 40_960),
+        ("qwen3-32b", 32_762_123_264, 262_144, 40_960),
+        ("qwen3-0.6b", 596_049_920, 114_688, 40_960),
     ],
 )
-def test_parameters_are_the_published_totals(name: str, params: int) -> None:
-    assert model_figures(name).params == params
-
-
-def test_kv_of_llama_3_1_8b_is_128_kib_a_token() -> None:
-    assert LLAMA_8B.kv_bytes_per_token == 131_072
-
-
-def test_kv_of_llama_2_13b_in_a_batch_of_32_with_2048_tokens_is_54_gb() -> None:
-    llama_2_13b = replace(LLAMA_8B, layers=40, hidden=5120, heads=40, kv_heads=40)
-    assert llama_2_13b.kv_bytes_per_token * 32 * 2048 == pytest.approx(54e9, rel=0.01)
-
-
-def test_every_figure_has_a_source_and_every_model_can_be_costed() -> None:
-    for name in model_names():
-        assert model_figures(name).source
-        assert ModelCost.of(model_figures(name)).weight_bytes > 0
-    for name in gpu_names():
-        gpu = gpu_figures(name)
-        assert gpu.source
-        assert min(gpu.dense_tflops, gpu.bandwidth_gb_s, gpu.memory_gb) > 0
+def test_models_are_what_their_figures_say(name: str, params: int, kv_bytes: int, context: int) -> None:
+    options = SimOptions(model=name, tensor_parallel_size=4)
+    model = hardware_of(options).model
+    assert (model.params, model.weight_bytes, model.kv_bytes_per_token) == (params, 2 * params, kv_bytes)
+    assert context_length(options, 10**6) == context
 
 
 def test_h100_is_rated_by_its_dense_peak() -> None:
-    assert (H100.dense_tflops, H100.bandwidth_gb_s, H100.memory_gb) == (989, 3350, 80)
+    assert (H100.flops_per_s("bf16"), H100.bytes_per_s, H100.memory_gb) == (989e12, 3350e9, 80)
 
 
-def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(BadInput, match=r"--gpu.*'h1000'.*h100-sxm"):
-        gpu_figures("h1000")
-    with pytest.raises(BadInput, match=r"--model.*'gpt-9'.*llama-3.1-8b"):
-        model_figures("gpt-9")
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"--gpu.*'h1000'"):
+        hardware_of(SimOptions(gpu="h1000"))
+    for flag, wrong in (
+        ("model", {"model": "gpt-9"}),
+        ("weights", {"dtype": "fp7"}),
+        ("KV cache", {"kv_dtype": "fp7"}),
+    ):
+        with pytest.raises(BadInput, match=flag):
+            hardware_of(SimOptions(**wrong))
+
+
+def test_model_can_be_any_config_json(tmp_path: Path) -> None:
+    config = {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 1000,
+        "max_position_embeddings": 512,
+    }
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    server = SimServer(SimOptions(model=str(folder), num_gpu_blocks_override=100))
+    assert server.sim.hardware.facts["hardware_model"] == str(folder)
+    assert server.sim.model == "my-model", "a name that a request and a label can hold"
+    assert server.sim.context == 512
+    assert server.sim.tokenizer.vocab == 1000
+
+
+def test_formats_halve_the_weights_and_the_kv_cache() -> None:
+    plain, small = hardware_of(SimOptions()), hardware_of(SimOptions(dtype="fp8", kv_dtype="fp8"))
+    assert small.model.kv_bytes_per_token == plain.model.kv_bytes_per_token / 2
+    assert small.arithmetic.weights_read(1) < 0.6 * plain.arithmetic.weights_read(1)
+    assert kv_blocks(SimOptions(dtype="fp8", kv_dtype="fp8")) > 2 * kv_blocks(SimOptions())
 
 
 # -- step time
 
 
 def test_70b_in_16_bit_on_2_tb_per_s_cannot_exceed_14_3_tokens_per_s() -> None:
-    cost = ModelCost(140e9, 327_680, 2 * 70e9, 0, 0)
-    device = Device.of(GpuFigures("x", "x", 1000, 2000, 80, "x"))
-    assert 1e9 / StepTime(cost, device).duration_ns(work((0, 1, True))) == pytest.approx(14.28, abs=0.01)
+    textbook = StepTime(Arithmetic(round_model(70e9)), Device.of(made_gpu(2000, 1000)))
+    assert 1e9 / duration_ns((0, 1, True), on=textbook) == pytest.approx(14.28, abs=0.01)
 
 
-def test_8b_decode_on_h100_takes_at_least_4_79_ms() -> None:
-    assert ON_H100.duration_ns(work((0, 1, True))) == pytest.approx(16.060522496e9 / 3350, rel=1e-4)
+def test_8b_decode_on_h100_takes_at_least_4_48_ms() -> None:
+    """All parameters but the input embedding."""
+    assert duration_ns((0, 1, True)) == pytest.approx((16.060522496e9 - EMBEDDING) / 3350, rel=1e-4)
 
 
 def test_decode_reads_the_weights_once_and_each_context() -> None:
-    moved = ON_H100.bytes_moved(work(*[(1000, 1, True)] * 64))
-    assert moved == 16_060_522_496 + 64 * 1001 * 131_072
+    step = outlay(*[(1000, 1, True)] * 64)
+    assert step.read == 16_060_522_496 - EMBEDDING + 64 * 1000 * 131_072
+    assert step.written == 64 * 131_072
 
 
 def test_prefill_of_100_tokens_is_bound_by_bandwidth() -> None:
-    prefill = work((0, 100, True))
-    assert ON_H100.compute_ns(prefill) == pytest.approx(1.4e6, rel=0.05)
-    assert ON_H100.duration_ns(prefill) == round(ON_H100.bandwidth_ns(prefill))
+    step = outlay((0, 100, True))
+    assert step.compute_ns == pytest.approx(1.4e6, rel=0.05)
+    assert step.duration_ns(0) == round(step.bandwidth_ns)
 
 
 def test_long_prefill_is_bound_by_compute() -> None:
@@ -111,45 +147,70 @@ def test_long_prefill_is_bound_by_compute() -> None:
     by_layer = 4096 * 128 * 80 + 3 * 4096 * 14336 + 2 * 4096
     flops = 2 * (layers * by_layer + 4096) * tokens + 2 * 128256 * 4096
     flops += sum(4 * layers * heads * head_dim * position for position in range(1, tokens + 1))
-    assert ON_H100.duration_ns(work((0, tokens, True))) == pytest.approx(flops / 989e3, rel=1e-8)  # whole nanoseconds
+    assert outlay((0, tokens, True)).flops == flops
+    assert duration_ns((0, tokens, True)) == pytest.approx(flops / 989e3, rel=1e-8)  # whole nanoseconds
 
 
 def test_chunks_of_a_prefill_do_the_arithmetic_of_the_whole() -> None:
-    whole, parts = work((0, 3000, True)), work((0, 1000, False), (1000, 1500, False), (2500, 500, True))
-    assert ON_H100.flops(parts) == ON_H100.flops(whole)
+    whole, parts = outlay((0, 3000, True)), outlay((0, 1000, False), (1000, 1500, False), (2500, 500, True))
+    assert parts.flops == whole.flops
 
 
 def test_cached_prefix_saves_compute() -> None:
-    assert ON_H100.duration_ns(work((7168, 1024, True))) < ON_H100.duration_ns(work((0, 8192, True)))
+    assert duration_ns((7168, 1024, True)) < duration_ns((0, 8192, True))
 
 
 def test_efficiency_and_overhead_lengthen_a_step() -> None:
     device = Device.of(H100, bandwidth_efficiency=0.5, compute_efficiency=0.5, overhead_ns=1000)
-    slow, decode = StepTime(ModelCost.of(LLAMA_8B), device), work((10, 1, True))
-    assert slow.duration_ns(decode) == pytest.approx(2 * ON_H100.duration_ns(decode) + 1000, abs=2)
+    slow = StepTime(Arithmetic(LLAMA_8B), device)
+    for request in ((10, 1, True), (0, 8192, True)):
+        assert duration_ns(request, on=slow) == pytest.approx(2 * duration_ns(request) + 1000, abs=2)
 
 
 def test_weights_and_heads_are_split_over_gpus_but_kv_heads_no_further() -> None:
-    one, sixteen = ModelCost.of(LLAMA_8B), ModelCost.of(LLAMA_8B, 16)
-    assert sixteen.weight_bytes == one.weight_bytes / 16
-    assert sixteen.kv_bytes_per_token == one.kv_bytes_per_token / 8
+    split = StepTime(Arithmetic(LLAMA_8B, Layout(tensor=16)), Device.of(H100))
+    one, sixteen = outlay((999, 1, True)), outlay((999, 1, True), on=split)
+    assert sixteen.written == one.written / 8
+    assert sixteen.read == pytest.approx((one.read - 999 * 131_072) / 16 + 999 * 131_072 / 8)
+    assert sixteen.flops == pytest.approx(one.flops / 16)
 
 
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "gpt-oss-20b", "deepseek-v2-lite", "gemma-2-9b", "mixtral-8x7b"])
+@pytest.mark.parametrize("gpus", [1, 4])
+def test_steps_cost_what_the_arithmetic_says(name: str, gpus: int) -> None:
+    """The engine adds up by request, with shortcuts; the arithmetic is the one that runs are judged by."""
+    arithmetic = Arithmetic(known_model(name), Layout(tensor=gpus))
+    step_time = StepTime(arithmetic, Device.of(H100))
+    decode, prefill = arithmetic.decode(7, 3000).work, arithmetic.prefill(2500, 500).work
+    for theirs, ours in (
+        (decode, outlay(*[(3000, 1, True)] * 7, on=step_time)),
+        (prefill, outlay((500, 2000, True), on=step_time)),
+    ):
+        assert (ours.read + ours.written) * gpus == pytest.approx(theirs.bytes)
+        assert ours.flops * gpus == pytest.approx(sum(theirs.flops.values()))
+        seconds = sum(flops / H100.flops_per_s(dtype) for dtype, flops in theirs.flops.items())
+        assert ours.compute_ns * gpus == pytest.approx(1e9 * seconds)
+
+
+SOME_MODELS = st.sampled_from([LLAMA_8B, MOE, WINDOWED])
 parts_of_a_batch = st.lists(
     st.tuples(st.integers(0, 50_000), st.integers(1, 8192), st.booleans()), min_size=1, max_size=20
 )
 
 
-@given(parts_of_a_batch, st.integers(0, 1000), st.integers(0, 1000), st.data())
+@given(
+    st.sampled_from([LLAMA_8B, MOE, WINDOWED]), parts_of_a_batch, st.integers(0, 1000), st.integers(0, 1000), st.data()
+)
 def test_more_work_never_takes_less_time(
-    batch: list[tuple[int, int, bool]], longer: int, more: int, data: st.DataObject
+    model: Model, batch: list[tuple[int, int, bool]], longer: int, more: int, data: st.DataObject
 ) -> None:
-    base = ON_H100.duration_ns(work(*batch))
+    on = StepTime(Arithmetic(model), Device.of(H100))
+    base = duration_ns(*batch, on=on)
     index = data.draw(st.integers(0, len(batch) - 1))
     start, new, samples = batch[index]
     grown = [*batch[:index], (start + longer, new + more, samples), *batch[index + 1 :]]
-    assert ON_H100.duration_ns(work(*grown)) >= base
-    assert ON_H100.duration_ns(work(*batch, (start, 1, True))) >= base
+    assert duration_ns(*grown, on=on) >= base
+    assert duration_ns(*batch, (start, 1, True), on=on) >= base
 
 
 # -- blocks
@@ -424,6 +485,63 @@ def test_aborts_at_any_moment_leak_no_block(
     assert not engine.waiting
 
 
+# -- the engine and the floors
+
+NANOSECOND = 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([LLAMA_8B, MOE, MLA, WINDOWED]),
+    st.sampled_from([1, 2, 8]),
+    st.integers(1, 12),
+    st.integers(1, 3000),
+    st.integers(1, 30),
+)
+def test_an_engine_without_losses_never_beats_the_floors(
+    model: Model, ranks: int, batch: int, prompt: int, output: int
+) -> None:
+    arithmetic = Arithmetic(model, Layout(tensor=ranks))
+    lossless = StepTime(arithmetic, Device.of(H100))
+    config = EngineConfig(blocks=10_000, max_num_batched_tokens=2048, prefix_caching=False)
+    engine = Engine(config, lossless)
+    requests = [ask(range(i, i + prompt), output) for i in range(batch)]
+    for request in requests:
+        engine.submit(request)
+    now_ns = 0
+    while (step := engine.step(now_ns)) is not None:
+        now_ns += step.duration_ns
+        assert step.duration_ns * NANOSECOND >= tpot_floor(arithmetic, H100, len(step.emitted), 0).seconds - NANOSECOND
+    first = ttft_floor(arithmetic, H100, prompt).seconds
+    last = tpot_floor(arithmetic, H100, 1, prompt).seconds
+    for request in requests:
+        assert request.first_token_ns * NANOSECOND >= first - output * NANOSECOND
+        decode_s = (request.last_token_ns - request.first_token_ns) * NANOSECOND
+        assert decode_s >= (output - 1) * (last - NANOSECOND)
+    at_most = throughput_bound(arithmetic, H100, batch, prompt, output)
+    assert batch * output / at_most <= (now_ns + 1000) * NANOSECOND
+
+
+def test_decode_at_full_efficiency_takes_exactly_its_floor() -> None:
+    engine, context = engine_of(blocks=4000), 1000
+    for i in range(8):
+        engine.submit(ask(range(i, i + context), 2))
+    engine.step(0)
+    step = engine.step(0)
+    assert step
+    assert step.duration_ns == round(1e9 * tpot_floor(Arithmetic(LLAMA_8B), H100, 8, context).seconds)
+
+
+def test_counters_tell_the_work_of_each_gpu() -> None:
+    engine, request = engine_of(blocks=4000), ask(1000, 3)
+    engine.submit(request)
+    run(engine)
+    whole = Arithmetic(LLAMA_8B).generation(1, 1000, 3).work
+    assert engine.stats.flops == pytest.approx(whole.flops["bf16"])
+    assert engine.stats.read_bytes + engine.stats.written_bytes == pytest.approx(whole.bytes)
+    assert engine.stats.written_bytes == 1002 * 131_072
+
+
 # -- tokenizer, answers
 
 
@@ -537,3 +655,15 @@ def test_command_line_says_what_differs_and_is_read_back() -> None:
     words = command_line(options)
     assert len(words) == 7
     assert SimOptions(**vars(parser().parse_args(words))) == options
+
+
+def test_documented_models_are_what_the_arithmetic_says() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "sim.md").read_text(encoding="utf-8")
+    table = text[text.index("| model | parameters |") :].split("\n\n")[0].splitlines()[2:]
+    assert len(table) >= 5
+    for row in table:
+        name = row.split("`")[1]
+        model, arithmetic = known_model(name), Arithmetic(known_model(name))
+        shape = f"{model.params:,} | {model.weight_bytes / 1e9:.2f} | {model.kv_bytes_per_token:,.0f}"
+        least_ms = 1e3 * tpot_floor(arithmetic, H100, 1, 0).seconds
+        assert row == f"| `{name}` | {shape} | {model.architecture.max_context:,} | {least_ms:.2f} |"

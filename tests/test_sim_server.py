@@ -16,18 +16,22 @@ import httpx
 import pytest
 
 from servemark.adapters.sim import ADAPTER
+from servemark.adapters.sim.dialects import names
 from servemark.adapters.sim.driver import Driver
 from servemark.adapters.sim.engine import Engine, EngineConfig, EngineRequest
 from servemark.adapters.sim.faults import KINDS, FaultPlan
-from servemark.adapters.sim.figures import gpu_figures, model_figures
+from servemark.adapters.sim.hardware import hardware_of
 from servemark.adapters.sim.launch import LocalServer, launch
 from servemark.adapters.sim.options import SimOptions, option_table
-from servemark.adapters.sim.steptime import Device, ModelCost, StepTime, StepWork
+from servemark.adapters.sim.steptime import Device, StepTime
 from servemark.adapters.vllm import METRICS
 from servemark.harness.clock import now_ns
 from servemark.harness.errors import TargetUnusable
+from servemark.harness.hardware.work import Arithmetic
 from servemark.harness.server.prometheus import parse_metrics
 from servemark.harness.types import Options, Request
+from tests.made_models import round_model
+from tests.simulated import simulated
 
 MODEL = "qwen3-0.6b"
 DOCS = Path(__file__).parent.parent / "docs" / "sim.md"
@@ -235,14 +239,51 @@ def test_unknown_routes_and_methods(client: httpx.Client) -> None:
 
 def test_adapters_probes_read_the_simulator(client: httpx.Client) -> None:
     facts: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for probe in ADAPTER.probes():
         response = client.request(probe.request.method, probe.request.path)
-        facts |= probe.parse(response.status_code, response.content)
+        found = dict(probe.parse(response.status_code, response.content))
+        settings |= found.pop("settings", {})
+        facts |= found
     assert facts["ready"] is True
     assert facts["engine"] == "servemark-sim"
     assert facts["models"] == (MODEL,)
     assert facts["context_tokens"] == 4096
-    assert facts["settings"]["block_size"] == "16"
+    assert settings["block_size"] == "16"
+    assert settings["hardware_model"] == MODEL
+    assert settings["hardware_gpu"] == "h100-sxm"
+    assert (settings["tensor_parallel_size"], settings["dtype"], settings["kv_cache_dtype"]) == (1, "bf16", "bf16")
+
+
+def test_facts_of_an_older_simulator_or_another_server_are_none() -> None:
+    facts = next(probe for probe in ADAPTER.probes() if probe.request.path == "/sim/facts")
+    assert facts.parse(404, b"") == {"settings": {}}
+    assert facts.parse(200, b'{"hardware_gpu": {"name": 1}, "more": 1}') == {"settings": {}}
+
+
+@pytest.mark.parametrize("dialect", names())
+async def test_every_dialect_tells_what_is_simulated(dialect: str) -> None:
+    options = {"dtype": "fp8", "kv_dtype": "fp8", "gpu": "h200", "tensor_parallel_size": 2}
+    async with simulated(dialect=dialect, **options) as one:
+        assert (await one.client.get("/sim/facts")).json() == {
+            "hardware_model": MODEL,
+            "hardware_gpu": "h200",
+            "tensor_parallel_size": 2,
+            "dtype": "fp8",
+            "kv_cache_dtype": "fp8",
+        }
+
+
+async def test_work_is_told_under_the_names_of_vllms_estimates() -> None:
+    async with simulated(tensor_parallel_size=2) as one:
+        await one.chunks("/v1/completions", prompt=[1] * 1000, max_tokens=5, ignore_eos=True, stream=True)
+        page = parse_metrics((await one.client.get("/metrics")).content)
+        read, written, flops = (
+            page.value(f"vllm:estimated_{what}_per_gpu_total") for what in ("read_bytes", "write_bytes", "flops")
+        )
+    whole = one.server.sim.hardware.arithmetic.generation(1, 1000, 5).work
+    assert read + written == pytest.approx(whole.bytes / 2)
+    assert flops == pytest.approx(whole.flops["bf16"] / 2)
 
 
 def test_adapter_does_not_take_another_server_for_the_simulator() -> None:
@@ -354,7 +395,8 @@ def test_request_over_the_batch_size_waits_and_can_leave_the_queue(slow_server: 
 def test_answers_never_come_faster_than_the_modelled_gpu(client: httpx.Client) -> None:
     started = time.monotonic()
     chat(client, "how long", 100)
-    weights_s = model_figures(MODEL).weight_bytes / (gpu_figures("h100-sxm").bandwidth_gb_s * 1e9)
+    hardware = hardware_of(SimOptions(model=MODEL))
+    weights_s = hardware.arithmetic.weights_read(1) / hardware.gpu.bytes_per_s
     assert time.monotonic() - started > 100 * weights_s / 10
 
 
@@ -372,7 +414,7 @@ async def paced(steps: int, hold_s: float) -> tuple[int, int]:
         if emitted[0].finish_reason is not None:
             ended.set()
 
-    step_time = StepTime(ModelCost(1, 0, 0, 0, 0), Device(bytes_per_s=500, flops_per_s=1))
+    step_time = StepTime(Arithmetic(round_model(1, element_bytes=1)), Device(500, lambda dtype: 1e9))
     driver = Driver(Engine(EngineConfig(blocks=10), step_time), 1.0, on_tokens)
     request = EngineRequest([1], steps, arrival_ns=now_ns())
     task = asyncio.create_task(driver.run())
@@ -381,7 +423,7 @@ async def paced(steps: int, hold_s: float) -> tuple[int, int]:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert driver.lateness.count == steps
-    return request.last_token_ns - request.arrival_ns, steps * step_time.duration_ns(StepWork())
+    return request.last_token_ns - request.arrival_ns, steps * step_time.duration_ns(step_time.work())
 
 
 async def test_late_process_does_not_shift_the_steps_that_follow(monkeypatch: pytest.MonkeyPatch) -> None:

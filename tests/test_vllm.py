@@ -82,13 +82,14 @@ def test_readiness() -> None:
 
 def test_models_and_context_length() -> None:
     cards = [
-        {"id": "base", "owned_by": "vllm", "max_model_len": 4096},
-        {"id": "lora", "owned_by": "vllm", "parent": "base", "max_model_len": None},
+        {"id": "base", "owned_by": "vllm", "root": "/models/base", "max_model_len": 4096},
+        {"id": "lora", "owned_by": "vllm", "root": "/loras/one", "parent": "base", "max_model_len": None},
     ]
     assert probe("models", 200, {"object": "list", "data": cards}) == {
         "engine": "vllm",
         "models": ("base", "lora"),
         "context_tokens": 4096,
+        "settings": {"root": "/models/base"},
     }
 
 

@@ -16,6 +16,7 @@ from servemark.adapters.vllm import VllmAdapter
 from servemark.harness.types import HttpRequest, Launcher, Probe, Signature
 
 ENGINE = "servemark-sim"
+_FACTS = ("hardware_model", "hardware_gpu", "tensor_parallel_size", "dtype", "kv_cache_dtype")
 
 
 def _command(words: Sequence[str], host: str, port: int) -> Sequence[str]:
@@ -33,10 +34,11 @@ class SimAdapter(VllmAdapter):
 
     def probes(self) -> Sequence[Probe]:
         """vLLM's, but the model list must be the simulator's: a real server's run is not to be marked simulated."""
-        return tuple(
+        theirs = (
             replace(probe, parse=_read_models, required=True) if probe.name == "models" else probe
             for probe in super().probes()
         )
+        return (*theirs, Probe("what is simulated", HttpRequest("GET", "/sim/facts"), _read_facts))
 
 
 def _read_models(status: int, body: bytes) -> Mapping[str, Any]:
@@ -48,6 +50,11 @@ def _read_models(status: int, body: bytes) -> Mapping[str, Any]:
         "models": tuple(str(card["id"]) for card in cards),
         "context_tokens": min(int(card["max_model_len"]) for card in cards),
     }
+
+
+def _read_facts(status: int, body: bytes) -> Mapping[str, Any]:
+    told = json_answer("/sim/facts", status, body) if status == 200 else {}
+    return {"settings": {name: told[name] for name in _FACTS if isinstance(told.get(name), str | int)}}
 
 
 ADAPTER = SimAdapter()

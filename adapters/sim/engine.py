@@ -88,8 +88,9 @@ class Engine:
         self.stats = EngineStats()
         self.waiting: deque[EngineRequest] = deque()
         self.running: list[EngineRequest] = []
-        self.work = StepWork()
+        self.work = step_time.work()
         """Of the step that began last."""
+        self._outlay = step_time.outlay(self.work)
         self._scheduled: list[tuple[EngineRequest, int]] = []
 
     def submit(self, request: EngineRequest) -> None:
@@ -117,11 +118,12 @@ class Engine:
 
     def begin(self, now_ns: int) -> int | None:
         """Schedules a step over what has arrived by now and returns how long it takes, None when nothing is there."""
-        self._scheduled, self.work = [], (work := StepWork())
+        self._scheduled, self.work = [], (work := self.step_time.work())
         budget, preempted = self._continue_running(self.config.max_num_batched_tokens, work)
         if not preempted:
             self._admit_waiting(budget, work, now_ns)
-        return self.step_time.duration_ns(work) if self._scheduled else None
+        self._outlay = self.step_time.outlay(work)
+        return self._outlay.duration_ns(self.step_time.device.overhead_ns) if self._scheduled else None
 
     def finish(self, now_ns: int) -> list[EngineRequest]:
         """Ends the step that `begin` scheduled: every request whose tokens are all computed gets its next one."""
@@ -140,6 +142,9 @@ class Engine:
             self.running = [request for request in self.running if request.finish_reason is None]
         self._scheduled = []
         self.stats.steps += 1
+        self.stats.flops += self._outlay.flops
+        self.stats.read_bytes += self._outlay.read
+        self.stats.written_bytes += self._outlay.written
         self.stats.generation_tokens += len(emitted)
         self.stats.first_token_steps += prefilled > 0
         if emitted:

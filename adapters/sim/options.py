@@ -19,12 +19,14 @@ class SimOptions:
     """What a simulated server is. Defaults follow vLLM's where it has the option."""
 
     dialect: str = _option("vllm", f"server whose API it speaks: {', '.join(names())}")
-    model: str = _option("llama-3.1-8b", "model whose figures are used")
-    gpu: str = _option("h100-sxm", "GPU whose figures are used")
+    model: str = _option("llama-3.1-8b", "model: a known name, or the path of a config.json")
+    gpu: str = _option("h100-sxm", "GPU (`bench list gpus`)")
+    dtype: str = _option("", "format of the weights, such as fp8; empty: the model's own")
+    kv_dtype: str = _option("", "format of the KV cache; empty: the model's own")
     tensor_parallel_size: int = _option(1, "GPUs that share the model; communication is not modelled")
     host: str = _option("127.0.0.1", "address to listen on")
     port: int = _option(8399, "port to listen on; 0 picks a free one")
-    served_model_name: str = _option("", "model name in the API; empty: the value of --model")
+    served_model_name: str = _option("", "model name in the API; empty: the model's")
     seed: int = _option(0, "seed of answers, their lengths and faults")
     speed: float = _option(1.0, "how many times faster than the modelled GPU")
     max_model_len: int = _option(0, "context length; 0: the model's, or what fits the KV memory if less")

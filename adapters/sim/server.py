@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
+from typing import Final
 from zlib import crc32
 
 from servemark.adapters.sim.asking import Refusal
 from servemark.adapters.sim.connection import LAST_CHUNK, Connection, Exchange, stream_head
-from servemark.adapters.sim.dialect import Direct, Generated
+from servemark.adapters.sim.dialect import Direct, Generated, Route, respond_json
 from servemark.adapters.sim.dialects import dialect
 from servemark.adapters.sim.engine import EngineRequest
 from servemark.adapters.sim.faults import AT_ONCE
@@ -16,6 +18,9 @@ from servemark.adapters.sim.generation import Generation
 from servemark.adapters.sim.options import SimOptions
 from servemark.adapters.sim.simulation import Simulation
 from servemark.harness.clock import SECOND, now_ns
+
+FACTS: Final = "/sim/facts"
+"""In every dialect: what is simulated."""
 
 
 class SimServer:
@@ -27,13 +32,14 @@ class SimServer:
         self.dialect = dialect(options.dialect)(self.sim)
         self.sim.after_step = self.dialect.after_step
         self.connections: set[Connection] = set()
+        self._own: Mapping[str, Route] = {FACTS: Direct(self._tell_facts)}
         self._asked = 0
 
     def connection(self) -> Connection:
         return Connection(self.handle, self.connections)
 
     def handle(self, exchange: Exchange) -> None:
-        route = self.dialect.route(exchange.path)
+        route = self._own.get(exchange.path) or self.dialect.route(exchange.path)
         if route is None:
             exchange.respond(404, self.dialect.not_found)
         elif exchange.method not in route.methods:
@@ -60,6 +66,9 @@ class SimServer:
             route.answer(exchange)
         else:
             self._generate(route, exchange)
+
+    def _tell_facts(self, exchange: Exchange) -> None:
+        respond_json(exchange, self.sim.hardware.facts)
 
     def _generate(self, route: Generated, exchange: Exchange) -> None:
         ordinal, self._asked = self._asked, self._asked + 1

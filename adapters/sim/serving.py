@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from servemark.adapters.sim.faults import KINDS
-from servemark.adapters.sim.figures import gpu_names, model_names
 from servemark.adapters.sim.options import SimOptions, option_table
 from servemark.adapters.sim.server import SimServer
 from servemark.harness.errors import BadInput, BenchError
+from servemark.harness.hardware.devices import gpus
+from servemark.harness.hardware.known import known_models
 
 READY: Final = "listening "
 """The one line on standard output is this word and the URL."""
@@ -84,7 +85,8 @@ def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(
         prog="python -m servemark.adapters.sim",
         description="A simulated LLM server over the figures of a model and a GPU.",
-        epilog=f"Models: {', '.join(model_names())}. GPUs: {', '.join(gpu_names())}. Faults: {', '.join(KINDS)}.",
+        epilog=f"Models: {', '.join(known_models())}. GPUs: {', '.join(each.name for each in gpus())}. "
+        f"Faults: {', '.join(KINDS)}.",
     )
     for option in option_table():
         if option.type is bool:

@@ -11,28 +11,11 @@ from servemark.adapters.sim.dialects import names
 from servemark.adapters.sim.driver import Driver
 from servemark.adapters.sim.engine import Engine, EngineConfig, EngineRequest
 from servemark.adapters.sim.faults import FaultPlan
-from servemark.adapters.sim.figures import GB, gpu_figures, model_figures
+from servemark.adapters.sim.hardware import context_length, hardware_of, kv_blocks
 from servemark.adapters.sim.options import SimOptions, option_table
-from servemark.adapters.sim.steptime import Device, ModelCost, StepTime
+from servemark.adapters.sim.steptime import Device, StepTime
 from servemark.adapters.sim.tokenizer import Tokenizer
 from servemark.harness.errors import BadInput
-
-
-def kv_blocks(options: SimOptions) -> int:
-    """How many KV blocks fit beside the weights; BadInput when the model does not fit."""
-    if options.num_gpu_blocks_override:
-        return options.num_gpu_blocks_override
-    model, gpu = model_figures(options.model), gpu_figures(options.gpu)
-    cost = ModelCost.of(model, options.tensor_parallel_size)
-    room = gpu.memory_gb * GB * options.gpu_memory_utilization - cost.weight_bytes
-    blocks = int(room // (cost.kv_bytes_per_token * options.block_size))
-    if blocks < 1:
-        raise BadInput(
-            f"--model {options.model} has {cost.weight_bytes / GB:.1f} GB of weights per GPU, which do not fit "
-            f"{options.gpu_memory_utilization:.0%} of the {gpu.memory_gb:g} GB of --gpu {options.gpu}; "
-            "raise --tensor-parallel-size or take a larger GPU"
-        )
-    return blocks
 
 
 def build_engine(options: SimOptions, answer_ids: tuple[int, ...]) -> Engine:
@@ -43,26 +26,14 @@ def build_engine(options: SimOptions, answer_ids: tuple[int, ...]) -> Engine:
         max_num_batched_tokens=options.max_num_batched_tokens,
         prefix_caching=not options.no_prefix_caching,
     )
+    hardware = hardware_of(options)
     device = Device.of(
-        gpu_figures(options.gpu),
+        hardware.gpu,
         options.bandwidth_efficiency,
         options.compute_efficiency,
         round(options.step_overhead_us * 1000),
     )
-    cost = ModelCost.of(model_figures(options.model), options.tensor_parallel_size)
-    return Engine(config, StepTime(cost, device), answer_ids)
-
-
-def context_length(options: SimOptions, kv_tokens: int) -> int:
-    longest = model_figures(options.model).max_context
-    if not options.max_model_len:
-        return min(longest, kv_tokens)
-    if options.max_model_len > kv_tokens:
-        raise BadInput(
-            f"--max-model-len {options.max_model_len} exceeds the KV memory, which holds {kv_tokens} tokens; "
-            "lower it, or take a larger GPU"
-        )
-    return options.max_model_len
+    return Engine(config, StepTime(hardware.arithmetic, device), answer_ids)
 
 
 def check_options(options: SimOptions) -> None:
@@ -103,11 +74,10 @@ class Simulation:
 
     def __init__(self, options: SimOptions) -> None:
         check_options(options)
-        figures = model_figures(options.model)
         self.options = options
-        self.model = options.served_model_name or options.model
-        self.hf_id = figures.hf_id
-        self.tokenizer = Tokenizer(figures.vocab)
+        self.hardware = hardware_of(options)
+        self.model = options.served_model_name or self.hardware.api_name
+        self.tokenizer = Tokenizer(self.hardware.model.architecture.vocab)
         self.answers = Answers(self.tokenizer, options.seed, options.eos_mean_tokens)
         self.engine = build_engine(options, self.answers.ids)
         self.context = context_length(options, self.engine.config.kv_tokens)

@@ -38,7 +38,7 @@ class Histogram:
 
 
 class EngineStats:
-    """Totals since the start. Tokens, requests, seconds."""
+    """Totals since the start. Tokens, requests, seconds; FLOPs and bytes are of each GPU."""
 
     def __init__(self) -> None:
         self.prompt_tokens = 0
@@ -49,6 +49,9 @@ class EngineStats:
         self.preemptions = 0
         self.steps = 0
         self.first_token_steps = 0
+        self.flops = 0.0
+        self.read_bytes = 0.0
+        self.written_bytes = 0.0
         self.finished = {"stop": 0, "length": 0, "abort": 0, "error": 0}
         self.ttft_s = Histogram(TTFT_S)
         self.itl_s = Histogram(ITL_S)

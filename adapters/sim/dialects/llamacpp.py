@@ -135,7 +135,7 @@ class LlamaCppDialect(Dialect):
             "default_generation_settings": {"n_ctx": self.sim.context},
             "total_slots": self.sim.options.max_num_seqs,
             "model_alias": self.sim.model,
-            "model_path": self.sim.hf_id,
+            "model_path": self.sim.hardware.hf_id,
             "build_info": _BUILD,
         }
         respond_json(exchange, props)

@@ -142,13 +142,15 @@ class SglangDialect(Dialect):
     # -- the other routes
 
     def _model_info(self, exchange: Exchange) -> None:
-        info: dict[str, Any] = {"model_path": self.sim.hf_id, "tokenizer_path": self.sim.hf_id, "is_generation": True}
+        path = self.sim.hardware.hf_id
+        info: dict[str, Any] = {"model_path": path, "tokenizer_path": path, "is_generation": True}
         respond_json(exchange, info | {"preferred_sampling_params": None, "weight_version": "default"})
 
     def _server_info(self, exchange: Exchange) -> None:
         options, config = self.sim.options, self.sim.engine.config
+        weights = self.sim.hardware.model.weights
         info: dict[str, Any] = {
-            "model_path": self.sim.hf_id,
+            "model_path": self.sim.hardware.hf_id,
             "served_model_name": self.sim.model,
             "host": options.host,
             "port": options.port,
@@ -161,6 +163,8 @@ class SglangDialect(Dialect):
             "tp_size": options.tensor_parallel_size,
             "dp_size": 1,
             "dtype": "bfloat16",
+            "quantization": None if weights in ("bf16", "fp16", "fp32") else weights,
+            "kv_cache_dtype": options.kv_dtype or "auto",
             "disable_radix_cache": not config.prefix_caching,
             "enable_cache_report": options.enable_prompt_tokens_details,
             "enable_metrics": True,

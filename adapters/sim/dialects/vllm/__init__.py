@@ -46,7 +46,7 @@ class VllmDialect(Dialect):
 
     def _models(self, exchange: Exchange) -> None:
         card: dict[str, Any] = {"id": self.sim.model, "object": "model", "created": self.sim.created}
-        card |= {"owned_by": OWNER, "root": self.sim.hf_id, "parent": None}
+        card |= {"owned_by": OWNER, "root": self.sim.hardware.hf_id, "parent": None}
         card |= {"max_model_len": self.sim.context, "permission": []}
         respond_json(exchange, {"object": "list", "data": [card]})
 

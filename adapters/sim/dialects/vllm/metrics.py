@@ -12,9 +12,9 @@ def metrics_text(sim: Simulation) -> bytes:
     _counters(page, sim)
     _histograms(page, sim)
     page.histogram("sim:step_lateness_seconds", "How late the process ended a step", sim.driver.lateness)
-    config = sim.engine.config
+    config, cache_dtype = sim.engine.config, sim.options.kv_dtype or "auto"
     labels = (
-        f'block_size="{config.block_size}",cache_dtype="auto",'
+        f'block_size="{config.block_size}",cache_dtype="{cache_dtype}",'
         f'enable_prefix_caching="{config.prefix_caching}",'
         f'gpu_memory_utilization="{sim.options.gpu_memory_utilization}",'
         f'kv_cache_size_tokens="{config.kv_tokens}",num_gpu_blocks="{config.blocks}"'
@@ -48,6 +48,15 @@ def _counters(page: Page, sim: Simulation) -> None:
     page.counter("vllm:generation_tokens_total", "Tokens generated", stats.generation_tokens)
     ends = {f'finished_reason="{reason}"': count for reason, count in stats.finished.items()}
     page.counter("vllm:request_success_total", "Requests that ended, by reason", ends)
+    _work(page, sim)
+
+
+def _work(page: Page, sim: Simulation) -> None:
+    """What vLLM estimates with --enable-mfu-metrics is here what the steps were made of."""
+    stats = sim.engine.stats
+    page.counter("vllm:estimated_flops_per_gpu_total", "FLOPs of each GPU", stats.flops)
+    page.counter("vllm:estimated_read_bytes_per_gpu_total", "Bytes that each GPU read", stats.read_bytes)
+    page.counter("vllm:estimated_write_bytes_per_gpu_total", "Bytes that each GPU wrote", stats.written_bytes)
 
 
 def _histograms(page: Page, sim: Simulation) -> None:

@@ -1,0 +1,46 @@
+"""What a user says of the hardware under a server: as flags of `bench run`, or as `hardware:` in a matrix's plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from servemark.harness.plan.strict import Count, PositiveDuration, Strict, one_or_many
+
+Texts = Annotated[
+    tuple[str, ...], BeforeValidator(one_or_many, json_schema_input_type=str | tuple[str, ...]), Field(strict=False)
+]
+
+DEFAULT_PERIOD_NS = 200_000_000
+
+
+class HardwareSection(Strict):
+    """What is left out is asked of the server and of the GPUs themselves."""
+
+    gpu: str | None = Field(default=None, description="kind of GPU (`bench list gpus`); without it what NVML names")
+    gpus: Count | None = Field(default=None, description="how many the deployment has, all replicas together")
+    gpu_file: Texts = Field(default=(), description="files of further kinds of GPU")
+    tp: Count | None = Field(default=None, description="tensor parallel ranks of a server")
+    pp: Count | None = Field(default=None, description="pipeline parallel ranks of a server")
+    dp: Count | None = Field(default=None, description="data parallel ranks of a server")
+    ep: bool | None = Field(default=None, description="experts are spread over the tensor and data ranks")
+    dtype: str | None = Field(default=None, description="format of the weights; without it the model's own")
+    kv_dtype: str | None = Field(default=None, description="format of the KV cache; without it the model's own")
+    config: str | None = Field(default=None, description="config.json of the model, its folder, or a known name")
+    gpu_price: Annotated[float, Field(gt=0)] | None = Field(default=None, description="dollars an hour for one GPU")
+    prices: str | None = Field(default=None, description="file of prices")
+    gpu_metrics: Texts = Field(default=(), description="addresses of GPU exporters, where the GPUs are elsewhere")
+    gpu_index: Texts = Field(default=(), description="GPUs that are sampled, by index or UUID; without it all")
+    gpu_sample: PositiveDuration | None = Field(default=None, description="period of the samples; without it 200ms")
+    sample_gpus: bool = Field(default=True, description="false: the GPUs of this machine are let be")
+
+    def from_folder(self, folder: Path) -> HardwareSection:
+        """With its relative paths from there; a model's name that is no file stays one."""
+        moved: dict[str, Any] = {"gpu_file": tuple(str(folder / each) for each in self.gpu_file)}
+        if self.prices is not None:
+            moved["prices"] = str(folder / self.prices)
+        if self.config is not None and (folder / self.config).exists():
+            moved["config"] = str(folder / self.config)
+        return self.model_copy(update=moved)
