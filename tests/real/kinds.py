@@ -86,7 +86,7 @@ _ALL = (
         serve=vllm_cpu.serve,
         model=vllm_cpu.MODEL,
         refuses=('{"top_p": 7}', 400, "top_p"),
-        flags=("--enable-prompt-tokens-details",),
+        flags=("--enable-prompt-tokens-details", "--enable-mfu-metrics"),
         # It also answers several tokens at a time, and counts no cached tokens in its answers.
         locked=("--stream-interval", "4", "--api-key", KEY),
         tells_context=vllm_cpu.CONTEXT_TOKENS,
