@@ -97,6 +97,10 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "queue_time_count": ("sglang:queue_time_seconds_count",),
     "iterations": ("sglang:cuda_graph_passes",),  # with one and without
     "spec_drafts": ("sglang:spec_verify_calls",),
+    # With --enable-mfu-metrics.
+    "est_flops_per_gpu": ("sglang:estimated_flops_per_gpu",),
+    "est_read_bytes_per_gpu": ("sglang:estimated_read_bytes_per_gpu",),
+    "est_write_bytes_per_gpu": ("sglang:estimated_write_bytes_per_gpu",),
 }
 _NOTES = {
     "prompt_tokens": "counted when a request ends",

@@ -141,6 +141,7 @@ REPORTED = [
     ("NVIDIA B200", 183_359, "b200"),
     ("NVIDIA B300 SXM6 AC", 275_040, "b300"),
     ("NVIDIA GB200", 189_471, "gb200"),
+    ("NVIDIA GB300", 284_208, "gb300"),
     ("NVIDIA A100-SXM4-40GB", 40_960, "a100-40"),
     ("NVIDIA A100-SXM4-80GB", 81_920, "a100-80"),
     ("A100-SXM4-40GB", 40_536, "a100-40"),  # drivers before 470
