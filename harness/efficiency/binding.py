@@ -1,0 +1,85 @@
+"""Which resource binds a run, from pieces of evidence: one decorated function each, with the figure it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from servemark.harness.efficiency.facts import Facts
+from servemark.harness.efficiency.thresholds import THRESHOLDS, Thresholds
+from servemark.harness.registry import Registry
+
+Resource = Literal["client", "compute", "capacity", "bandwidth", "queueing"]
+
+ORDER: tuple[Resource, ...] = ("client", "compute", "capacity", "bandwidth", "queueing")
+"""Which of several goes first. Where the client holds the load back, nothing of the server binds. Where arithmetic is
+at its limit a larger batch helps nobody; where memory is full, a larger one would use the bandwidth better. A queue is
+the reason only where nothing explains it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A figure beyond its threshold; `text` is a sentence that holds both."""
+
+    figure: str
+    value: float
+    threshold: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """`about` is the function's docstring: what it looks at."""
+
+    resource: Resource
+    about: str
+    judge: Callable[[Facts, Thresholds], Evidence | None]
+
+
+EVIDENCE: Registry[Piece] = Registry("piece of evidence")
+
+
+def evidence(name: str, resource: Resource) -> Callable[[Callable[[Facts, Thresholds], Evidence | None]], Any]:
+    """Registers a function that looks for one figure."""
+
+    def add(judge: Callable[[Facts, Thresholds], Evidence | None]) -> Callable[[Facts, Thresholds], Evidence | None]:
+        EVIDENCE.register(name)(Piece(resource, " ".join((judge.__doc__ or "").split()), judge))
+        return judge
+
+    return add
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """`resource` is "unclear" where no figure speaks; `others` have evidence too."""
+
+    resource: Resource | Literal["unclear"]
+    evidence: tuple[Evidence, ...]
+    others: tuple[tuple[Resource, tuple[Evidence, ...]], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "resource": self.resource,
+            "evidence": [asdict(each) for each in self.evidence],
+            "others": [{"resource": name, "evidence": [asdict(each) for each in own]} for name, own in self.others],
+        }
+
+
+def binding(facts: Facts, thresholds: Thresholds = THRESHOLDS) -> Binding:
+    from servemark.harness.efficiency import evidence as _  # noqa: F401 (its functions register themselves)
+
+    found: dict[Resource, list[Evidence]] = {}
+    for _name, piece in EVIDENCE.items():
+        held = piece.judge(facts, thresholds)
+        if held is not None:
+            found.setdefault(piece.resource, []).append(held)
+    present = [(name, tuple(found[name])) for name in _ordered(found)]
+    if not present:
+        return Binding("unclear", (), ())
+    (first, own), *others = present
+    return Binding(first, own, tuple(others))
+
+
+def _ordered(found: Iterable[Resource]) -> list[Resource]:
+    return [name for name in ORDER if name in found]

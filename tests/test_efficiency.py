@@ -1,0 +1,424 @@
+"""Bytes and FLOPs of a run's window, against figures worked out by hand; steps, phases, measured shares, gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servemark.harness.clock import SECOND
+from servemark.harness.efficiency.assessed import Assessed
+from servemark.harness.efficiency.gap import CAUSES, Gap, explained
+from servemark.harness.efficiency.measured import mean_of, serving, watched
+from servemark.harness.efficiency.modelled import Modeller, edges_of
+from servemark.harness.efficiency.phases import Phases, alone, phases, quiet
+from servemark.harness.efficiency.readings import curve, grown, level
+from servemark.harness.efficiency.seen import seen
+from servemark.harness.efficiency.shares import databricks, shares
+from servemark.harness.efficiency.speculation import Speculation, speculation
+from servemark.harness.efficiency.steps import chain, steps
+from servemark.harness.figures.frame import Frame, Window
+from servemark.harness.hardware.architecture import Attention
+from servemark.harness.hardware.deployed import Deployed
+from servemark.harness.hardware.layout import Layout
+from servemark.harness.hardware.work import Arithmetic
+from servemark.harness.types import GpuSample, ServerSample
+from tests.frames import answer, at, frame
+from tests.made_models import gpu, gqa, model
+
+# 1,000 elements that every token meets, 100 of the head, at 2 bytes; a KV of 8 elements a token at 2 bytes; 32 FLOPs
+# for each pair of a query and a key.
+SMALL = model({"mlp": 1000, "head": 100, "embedding": 100}, (gqa(4, 2, 2),))
+WEIGHTS, KV, PAIR, BODY, HEAD = 2 * 1100, 16, 32, 2 * 1000, 2 * 100
+
+# Three requests, of prompts 10, 20 and 30 (5 cached), which get 3, 2 and 4 tokens at these milliseconds.
+ANSWERS = (
+    answer(0, 0, (100, 200, 300), prompt_tokens=10),
+    answer(1, 50, (150, 250), prompt_tokens=20),  # at 200 and 300
+    answer(
+        2, 250, (150, 250, 350), tokens=(1, 1, 2), prompt_tokens=30, cached_tokens=5, output_tokens=4
+    ),  # 400, 500, 600
+)
+RUN = frame(*ANSWERS)
+WHOLE = Window(at(0), at(1000))
+
+
+def counters(window: Window, **growth: float) -> list[ServerSample]:
+    """Readings at both ends of the window, between which counters grow by this."""
+    return [ServerSample(window.start_ns, dict.fromkeys(growth, 7.0)), ServerSample(window.end_ns, _grown(growth))]
+
+
+def _grown(growth: Mapping[str, float]) -> dict[str, float]:
+    return {name: 7.0 + by for name, by in growth.items()}
+
+
+def assessed(
+    records: Frame = RUN,
+    samples: Sequence[ServerSample] = (),
+    *,
+    window: Window = WHOLE,
+    one: Any = SMALL,
+    layout: Layout | None = None,
+    kind: Any = None,
+    **more: Any,
+) -> Assessed:
+    layout = layout or Layout()
+    made_on = Deployed(gpu=kind or gpu(), model=one, layout=layout, gpus=layout.gpus)
+    return Assessed(records, window, samples, more.pop("gpu_samples", ()), made_on, **more)
+
+
+def of(run: Assessed, what: str, how: str = "modelled") -> float:
+    return next(float(row.bytes_or_flops or 0) for row in shares(run) if (row.what, row.how) == (what, how))
+
+
+# -- bytes and FLOPs
+
+
+def test_three_requests_move_the_bytes_that_were_added_up_by_hand() -> None:
+    # Each decoded token reads what was cached before it: 10, 11 | 20 | 30, then 31 and 32 of the chunk of two.
+    read = KV * (10 + 11 + 20 + 30 + 31 + 32)
+    written = KV * (6 + 10 + 20 + 25)  # decoded tokens, and those of prompts that were not cached
+    cached = KV * 5
+    run = assessed(samples=counters(WHOLE, iterations=6))
+    assert of(run, "mbu") == pytest.approx(6 * WEIGHTS + read + written + cached)
+
+
+def test_three_requests_take_the_flops_that_were_added_up_by_hand() -> None:
+    prompts = BODY * (10 + 20 + 25) + 3 * HEAD
+    decode = 6 * (BODY + HEAD)
+    # A prompt of n tokens has n(n+1)/2 pairs, less those of its cached part; a token meets the cache and itself.
+    pairs = 55 + 210 + (465 - 15) + (11 + 12 + 21 + 31 + 32 + 33)
+    assert of(assessed(), "mfu") == pytest.approx(prompts + decode + PAIR * pairs)
+
+
+def test_only_what_came_in_the_window_counts() -> None:
+    """From 200 ms up to 400 ms: the first token of request 1, two decoded tokens of 0 and one of 1."""
+    window = Window(at(200), at(400))
+    run = assessed(window=window, samples=counters(window, iterations=2))
+    assert of(run, "mbu") == pytest.approx(2 * WEIGHTS + KV * (10 + 11 + 20) + KV * (3 + 20))
+
+
+def test_a_window_of_attention_caps_what_is_read_and_computed() -> None:
+    one = model({"mlp": 1000, "head": 100}, (gqa(4, 2, 2, window=12),))
+    run = assessed(one=one, samples=counters(WHOLE, iterations=6))
+    read = KV * (10 + 11 + 12 + 12 + 12 + 12)
+    assert of(run, "mbu") == pytest.approx(6 * WEIGHTS + read + KV * (61 + 5))
+    pairs = sum(min(place, 12) for prompt in (range(1, 11), range(1, 21), range(6, 31)) for place in prompt)
+    pairs += 11 + 5 * 12
+    assert of(run, "mfu") == pytest.approx(BODY * 55 + 3 * HEAD + 6 * (BODY + HEAD) + PAIR * pairs)
+
+
+def test_experts_are_read_as_far_as_the_tokens_of_a_step_choose_them() -> None:
+    one = model({"expert": 8000, "head": 100}, (Attention(0, 1, 0),), experts=8, chosen=2)
+    many = frame(*(answer(index, 0, (100, 200, 300)) for index in range(4)))
+    run = assessed(many, counters(WHOLE, iterations=3), one=one)
+    # A step with the four prompts of 100 tokens, which needs all experts, and two with a token for each request.
+    step = 2 * 100 + 16_000 * (1 - 0.75**4)
+    with_prompts = 2 * 100 + 16_000 * (1 - 0.75**400)
+    assert of(run, "mbu") == pytest.approx(2 * step + with_prompts)
+
+
+def test_tokens_that_speculation_gives_share_a_read_and_cost_what_was_checked() -> None:
+    """3 drafts of 4 tokens each, of which 3 are accepted: 2 tokens a step, and 15 positions checked for 6 given."""
+    told = counters(WHOLE, iterations=6, spec_drafts=3, spec_draft_tokens=12, spec_accepted_tokens=3)
+    spec = speculation(told, WHOLE)
+    assert (spec.tokens_per_step, spec.verified, spec.accepted) == (2, 15 / 6, 3 / 12)
+    plain, drafted = assessed(samples=told[:0]), assessed(samples=told)
+    assert of(drafted, "mfu") == of(plain, "mfu")
+    assert of(drafted, "hfu") - of(drafted, "mfu") == pytest.approx(1.5 * (6 * (BODY + HEAD) + PAIR * 140))
+    read = KV * (10 + 11 + 20 + 30 + 31 + 32) / 2
+    assert of(drafted, "mbu") == pytest.approx(6 * WEIGHTS + read + KV * (15 + 55 + 5))
+
+
+def test_tokens_without_counts_are_spread_and_prompts_without_a_length_are_named() -> None:
+    spread = answer(0, 0, (100, 200), tokens=(None, None), output_tokens=6, prompt_tokens=None)
+    found = seen(frame(spread))
+    assert found.decoded.tokens.tolist() == [2, 3]  # of the first three one came with the prompt
+    assert found.unknown_prompts == 1
+    assert not len(found.prefilled.rows)
+    asked = seen(frame(answer(0, 0, (100,), prompt_tokens=None, asked_prompt_tokens=40)))
+    assert asked.prefilled.prompts.tolist() == [40]
+    assert asked.unknown_prompts == 0
+
+
+def test_cached_tokens_come_from_the_server_where_the_answers_do_not_tell() -> None:
+    told = counters(WHOLE, prompt_tokens=100, prompt_tokens_cached=40)
+    run = assessed(frame(answer(0, 0, (100, 200), prompt_tokens=50)), told)
+    assert run.seen.prefilled.cached.tolist() == [20]
+    full = counters(WHOLE, prompt_tokens=100, prompt_tokens_cached=100)
+    run = assessed(frame(answer(0, 0, (100, 200), prompt_tokens=50)), full)
+    assert run.seen.prefilled.cached.tolist() == [49], "the last token is always computed"
+
+
+def test_bins_add_up_to_the_window() -> None:
+    long = frame(*(answer(index, 137 * index, [100 + 40 * k for k in range(60)]) for index in range(40)))
+    window = Window(at(500), at(7300))
+    modeller = Modeller(Arithmetic(SMALL), seen(long), steps(long, (), window, Layout()), Speculation())
+    bins, once = modeller.over(edges_of(window)), modeller.over(np.array([window.start_ns, window.end_ns]))
+    assert len(bins.decoded) == 6
+    assert len(once.decoded) == 1
+    for name in ("decoded", "computed", "kv_read", "kv_written", "steps", "weights"):
+        assert getattr(bins.total(), name)[0] == pytest.approx(getattr(once, name)[0]), name
+
+
+@given(st.floats(0.25, 8), st.integers(1, 4))
+def test_shares_scale_with_time_peaks_and_replicas(faster: float, replicas: int) -> None:
+    """Twice as fast is twice the share; so is half the peak; n replicas share the work of as many GPUs."""
+
+    def run(pace: float, bandwidth: float, count: int) -> dict[str, float]:
+        rows = [answer(i, 0, [each / pace for each in (200, 400, 600)], url=f"u{i % count}") for i in range(count * 2)]
+        window = Window(at(0), at(0) + round(2 * SECOND / pace))
+        told = counters(window, iterations=8 * count)
+        kind = gpu(bandwidth, 0.001)
+        found = shares(assessed(frame(*rows), told, window=window, kind=kind, layout=Layout(replicas=count)))
+        return {row.what: row.value or 0.0 for row in found}
+
+    base = run(1, 1e-3, 1)
+    assert base["mbu"] > 0
+    assert base["mfu"] > 0
+    assert run(faster, 1e-3 * faster, 1)["mbu"] == pytest.approx(base["mbu"], rel=1e-6)
+    assert run(faster, 1e-2, 1)["mbu"] == pytest.approx(base["mbu"] * faster / 10, rel=1e-6)
+    assert run(1, 1e-3, replicas)["mbu"] == pytest.approx(base["mbu"])
+    assert run(1, 1e-3, replicas)["mfu"] == pytest.approx(base["mfu"])
+
+
+def test_a_share_that_cannot_be_is_no_fact() -> None:
+    rows = shares(assessed(samples=counters(WHOLE, iterations=6), kind=gpu(1e-5)))
+    mbu = next(row for row in rows if row.what == "mbu")
+    assert mbu.value is None
+    assert "cannot be" in mbu.note
+    assert "not the one that was named" in mbu.note
+
+
+# -- steps
+
+
+def test_steps_are_the_servers_where_it_counts_them_in_the_window_only() -> None:
+    samples = [ServerSample(at(-1000), {"iterations": 0.0}), ServerSample(at(3000), {"iterations": 32.0})]
+    found = steps(RUN, samples, WHOLE, Layout())
+    assert found is not None
+    assert found.source == "counter"
+    assert not found.agreed
+    assert found.count(WHOLE) == pytest.approx(8)
+
+
+def test_each_data_rank_counts_its_steps() -> None:
+    found = steps(RUN, counters(WHOLE, iterations=12), WHOLE, Layout(data=2))
+    assert found is not None
+    assert (found.count(WHOLE), found.ranks) == (pytest.approx(6), 2)
+
+
+def test_chunks_of_answers_that_follow_each_other_count_steps() -> None:
+    """Steps every 10 ms from 0 to 1 s; answers begin and end at different ones, and all get a chunk from each."""
+    rows = [answer(i, 0, [10.0 * k for k in range(first, last + 1)]) for i, (first, last) in enumerate(_SPANS)]
+    taken = set().union(*(range(first, last + 1) for first, last in _SPANS))
+    assert len(chain(frame(*rows))) == len(taken)
+    found = steps(frame(*rows), (), Window(at(-10), at(1010)), Layout())
+    assert found is not None
+    assert found.source == "chunks"
+    assert found.count(Window(at(-10), at(1010))) == pytest.approx(len(taken), abs=0.1)
+
+
+_SPANS = ((0, 20), (5, 9), (15, 40), (18, 30), (60, 61), (61, 80), (90, 90))
+
+
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 40)), min_size=1, max_size=30))
+def test_a_chain_has_each_step_once(spans: list[tuple[int, int]]) -> None:
+    rows = [answer(i, 0, [10.0 * k for k in range(first, first + more + 1)]) for i, (first, more) in enumerate(spans)]
+    taken = set().union(*(range(first, first + more + 1) for first, more in spans))
+    stamps = np.sort(chain(frame(*rows)))
+    assert {round((stamp - at(0)) / 1e7) for stamp in stamps.tolist()} == taken
+    assert len(stamps) == len(taken)
+
+
+def test_a_counter_that_agrees_with_the_chunks_says_how_many_and_they_say_when() -> None:
+    rows = frame(answer(0, 0, [10.0 * k for k in range(100)]))  # nothing after 1 s
+    window = Window(at(0), at(2000))
+    found = steps(rows, counters(window, iterations=102), window, Layout())
+    assert found is not None
+    assert found.agreed
+    assert found.source == "counter"
+    assert found.count(Window(at(0), at(1000))) == pytest.approx(102, rel=0.02)
+
+
+def test_a_counter_that_counts_double_is_found_out() -> None:
+    rows = frame(answer(0, 0, [10.0 * k for k in range(100)]))
+    window = Window(at(0), at(1000))
+    found = steps(rows, counters(window, iterations=300), window, Layout())
+    assert found is not None
+    assert found.source == "chunks"
+    assert "3.0 times" in found.note
+    assert found.count(window) == pytest.approx(100, rel=0.02)
+
+
+def test_without_a_counter_or_pieces_there_are_no_steps_and_no_mbu() -> None:
+    whole = frame(answer(0, 0, (500,), tokens=(20,)))
+    assert steps(whole, (), WHOLE, Layout()) is None
+    assert [row.what for row in shares(assessed(whole))] == ["mfu"]
+
+
+def test_counters_that_fell_or_cover_little_say_nothing() -> None:
+    fell = [ServerSample(at(0), {"x": 5.0}), ServerSample(at(500), {"x": 9.0}), ServerSample(at(1000), {"x": 1.0})]
+    assert grown(fell, "x", WHOLE) is None
+    assert grown(counters(Window(at(0), at(700)), x=3), "x", WHOLE) is None
+    assert grown(counters(Window(at(0), at(900)), x=9), "x", WHOLE) == pytest.approx(10), "it goes on as it went"
+    assert curve((), "x", WHOLE) is None
+
+
+def test_levels_are_weighted_by_time() -> None:
+    readings = [(0, 1.0), (100, 1.0), (200, 3.0), (1000, 0.0)]
+    found = level([ServerSample(at(when), {"x": value}) for when, value in readings], "x", WHOLE)
+    assert found is not None
+    assert (found.mean, found.largest, found.above_zero) == (pytest.approx(0.4), 3.0, pytest.approx(0.2))
+
+
+# -- phases
+
+
+def apart(run: Assessed) -> Phases:
+    modeller, total, load = run.modeller, run.total, run.load
+    assert modeller is not None
+    assert total is not None
+    assert load is not None
+    return phases(run.frame, run.window, modeller, total, load, gpu())
+
+
+def _steady(count: int = 4, every: float = 10.0, steps_each: int = 200) -> Frame:
+    """Requests that begin together, after a prompt of 100 ms, and decode for 2 s."""
+    return frame(*(answer(i, 0, [100 + every * k for k in range(steps_each)], done_ns=at(2200)) for i in range(count)))
+
+
+def test_decode_is_told_apart_where_no_prompt_is_in_flight() -> None:
+    window = Window(at(0), at(2500))
+    run = assessed(_steady(), window=window)
+    found = apart(run).decode
+    assert isinstance(found, dict)
+    assert found["how"] == "between prompts"
+    assert found["seconds"] == pytest.approx(1.99)
+    assert found["batch"] == pytest.approx(4)
+    read = KV * sum(100 + k for k in range(199)) * 4
+    assert found["mbu"] == pytest.approx((199 * (WEIGHTS + 4 * KV) + read) / 1.99 / 3350e9)
+
+
+def test_a_prompt_in_flight_ends_the_time_of_decode_at_the_last_whole_step() -> None:
+    late = answer(9, 1004, (196, 206), sent=0)  # sent at 1,004 ms, its first token at 1,200
+    rows = frame(*(answer(0, 0, [100 + 10 * k for k in range(200)]),), late)
+    spans = quiet(rows, np.ones(2, dtype=np.bool_), Window(at(0), at(2500)))
+    assert [(start - at(0), end - at(0)) for start, end in spans] == [(100e6, 1004e6), (1200e6, 2090e6)]
+    run = assessed(rows, window=Window(at(0), at(2500)))
+    found = apart(run).decode
+    assert isinstance(found, dict)
+    assert found["seconds"] == pytest.approx(0.9 + 0.89)
+
+
+def test_decode_goes_by_the_gaps_where_prompts_are_always_in_flight() -> None:
+    busy = [answer(i, 0, [100 + 10 * k for k in range(100)]) for i in range(4)]
+    waiting = answer(9, 0, (1090, 1100), sent=0)  # all the while on its way to a first token
+    run = assessed(frame(*busy, waiting), window=Window(at(0), at(1090)))
+    found = apart(run).decode
+    assert isinstance(found, dict)
+    assert found["how"] == "icl"
+    assert "10 ms" in found["note"]
+
+
+def test_prefill_is_told_at_a_concurrency_of_one_only() -> None:
+    one_by_one = frame(*(answer(i, 1000 * i, (100, 200, 300), done_ns=at(1000 * i + 310)) for i in range(3)))
+    run = assessed(one_by_one, window=Window(at(0), at(3000)))
+    assert alone(one_by_one)
+    found = apart(run).prefill
+    assert isinstance(found, dict)
+    assert found["seconds"] == pytest.approx(0.3)
+    flops = BODY * 100 + HEAD + PAIR * 5050
+    assert found["mfu"] == pytest.approx(3 * flops / 0.3 / 989e12)
+    both = frame(answer(0, 0, (100, 200)), answer(1, 50, (100, 200)))
+    run = assessed(both)
+    assert "concurrency of 1" in str(apart(run).prefill)
+
+
+# -- measured, told
+
+
+def _gpu_samples(name: str, **fields: Sequence[float]) -> list[GpuSample]:
+    """A reading every 250 ms from 0 to 1 s, the first of which speaks for what was before the window."""
+    rows = zip(*fields.values(), strict=True)
+    return [GpuSample(at(250 * i), name, dict(zip(fields, row, strict=True))) for i, row in enumerate(rows)]
+
+
+def test_measured_bandwidth_is_the_mean_over_time_and_gpus() -> None:
+    one = _gpu_samples("a", dram_active=(1.0, 0.2, 0.4, 0.6, 0.8))
+    other = _gpu_samples("b", dram_active=(1.0, 0.6, 0.6, 0.6, 0.6))
+    run = assessed(gpu_samples=[*one, *other], layout=Layout(tensor=2))
+    row = next(row for row in shares(run) if row.how == "measured")
+    assert row.value == pytest.approx((0.5 + 0.6) / 2)
+    assert row.bytes_or_flops == pytest.approx(0.55 * 2 * 3350e9)
+
+
+def test_idle_gpus_beside_those_that_serve_do_not_count() -> None:
+    busy, idle = _gpu_samples("a", dram_active=[0.7] * 5), _gpu_samples("b", dram_active=[0.0] * 5)
+    chosen = serving(watched([*idle, *busy], WHOLE), 1)
+    assert [each.gpu for each in chosen] == ["a"]
+    assert mean_of(chosen, "dram_active") == pytest.approx(0.7)
+    assert mean_of(chosen, "tensor_active") is None
+
+
+def test_energy_comes_from_the_counter_else_from_the_power() -> None:
+    counted = watched(_gpu_samples("a", energy=(100, 200, 300, 400, 500), power=[1] * 5), WHOLE)[0]
+    assert (counted.joules, counted.energy_source) == (pytest.approx(400), "energy counter")
+    integrated = watched(_gpu_samples("a", power=(100, 200, 300, 400, 500)), WHOLE)[0]
+    assert (integrated.joules, integrated.energy_source) == (pytest.approx(300), "power, integrated")
+
+
+def test_the_servers_own_estimate_is_of_one_gpu_and_nothing_where_it_stands_still() -> None:
+    told = counters(
+        WHOLE, est_flops_per_gpu=2 * 989e11, est_read_bytes_per_gpu=2 * 300e9, est_write_bytes_per_gpu=2 * 35e9
+    )
+    found = {
+        row.what: row.value for row in shares(assessed(samples=told, layout=Layout(data=2))) if row.how == "server"
+    }
+    assert found == {"mbu": pytest.approx(0.1), "mfu": pytest.approx(0.1)}
+    off = counters(WHOLE, est_flops_per_gpu=0, est_read_bytes_per_gpu=0, est_write_bytes_per_gpu=0)
+    assert not [row for row in shares(assessed(samples=off)) if row.how == "server"]
+
+
+def test_databricks_form_takes_a_token_for_a_step() -> None:
+    """7 GB of weights at 10 ms a token on 2 TB/s: 700 GB/s, 35 %."""
+    one = model({"mlp": 3_500_000_000}, (Attention(0, 1, 0),))
+    run = assessed(one=one, kind=gpu(2000), metrics={"tpot": {"p50": 10.0}})
+    assert databricks(run) == pytest.approx(0.35)
+
+
+# -- the gap
+
+
+def _gap(**more: Any) -> Gap:
+    run = assessed(samples=counters(WHOLE, iterations=6))
+    assert run.total is not None
+    return Gap(arithmetic=Arithmetic(SMALL), total=run.total, steps=run.steps, **{"bytes_per_s": 1e6} | more)
+
+
+def test_the_gap_is_said_in_figures_and_each_cause_only_with_one() -> None:
+    said = explained(_gap(measured_mbu=0.5))
+    moved = 6 * WEIGHTS + KV * (134 + 61 + 5)
+    assert said[0] == f"The GPUs moved {0.5e6 / moved:.2f} times the modelled bytes."
+    assert not any("preempt" in each or "clock" in each or "kernel" in each for each in said)
+    said = explained(_gap(preemptions=3, utilisation=0.6, memory_clock_share=0.8, generated=90, unknown_prompts=2))
+    for words in ("3 preemptions", "No kernel ran for 40%", "memory clock was 80%", "90 tokens", "Of 2 requests"):
+        assert any(words in each for each in said), words
+
+
+def test_every_cause_has_been_seen() -> None:
+    """Each function of the registry says something for some run."""
+    moe = model({"expert": 8000, "head": 100}, (Attention(8, 1, 4),), experts=8, chosen=2)
+    run = assessed(one=moe, samples=counters(WHOLE, iterations=9))  # more than the chunks say
+    assert run.total is not None
+    spec = Speculation(2.0, 2.5, 0.3)
+    gap = Gap(
+        arithmetic=Arithmetic(moe), total=run.total, steps=run.steps, speculation=spec, bytes_per_s=1e6,
+        driver_bytes_per_s=1.1e6,
+        measured_mbu=0.3, utilisation=0.5, memory_clock_share=0.9, preemptions=2, generated=100, unknown_prompts=1,
+    )  # fmt: skip
+    assert all(found(gap) for _, found in CAUSES.items())

@@ -1,0 +1,206 @@
+"""run.json's `hardware` as a whole, and what it makes of simulated engines whose true bytes and FLOPs are known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from servemark.harness.figures.frame import Frame, Window
+from servemark.harness.figures.summary import summarize
+from servemark.harness.hardware.deployed import Deployed
+from servemark.harness.hardware.devices import gpu
+from servemark.harness.hardware.known import known_model
+from servemark.harness.hardware.layout import Layout
+from servemark.harness.hardware.prices import Price
+from servemark.harness.types import GpuSample
+from servemark.results.hardware import hardware_part
+from tests.frames import answer, at, failed, frame
+from tests.virtual_run import VirtualRun, virtual_run
+
+MIX = [(37 * i, 50 + 97 * i % 900, 20 + 61 * i % 150) for i in range(120)]
+LONG = [(900 * i, 12_000 + 500 * i, 60) for i in range(8)]
+AT_ONCE = [(0, 400, 200)] * 24
+
+
+def made_on(model: str | None = "llama-3.1-8b", tensor: int = 1, **more: Any) -> Deployed:
+    one = None if model is None else known_model(model, more.pop("weights", None), more.pop("kv", None))
+    layout = Layout(tensor=tensor)
+    return Deployed(**{"gpu": gpu("h100-sxm"), "model": one, "layout": layout, "gpus": tensor} | more)
+
+
+def part_of(run: VirtualRun, deployed: Deployed, **more: Any) -> dict[str, Any]:
+    metrics = summarize(run.frame, run.window, whole=run.window)
+    window = more.pop("window", run.window)
+    return hardware_part(run.frame, window, run.samples, more.pop("gpus", ()), {}, deployed, metrics, **more)
+
+
+def value(part: Mapping[str, Any], what: str, how: str = "modelled") -> float:
+    return next(row["value"] for row in part["efficiency"]["rows"] if (row["what"], row["how"]) == (what, how))
+
+
+# -- against the truth
+
+
+@pytest.mark.parametrize(
+    ("model", "requests", "options", "bytes_within", "flops_within"),
+    [
+        ("llama-3.1-8b", MIX, {}, 1e-3, 1e-6),
+        ("qwen3-8b", MIX, {"tensor_parallel_size": 2, "kv_dtype": "fp8"}, 1e-3, 1e-6),
+        ("llama-3.1-8b", MIX, {"dtype": "int4-awq"}, 1e-3, 1e-6),
+        ("gemma-2-9b", LONG[:4], {"max_num_batched_tokens": 8192}, 0.01, 1e-6),  # windows, and prompts in pieces
+        ("qwen3-30b-a3b", MIX, {}, 0.02, 1e-6),  # experts: more in some steps than in others
+        ("deepseek-v2-lite", AT_ONCE, {}, 0.02, 0.01),  # a latent cache; prompts computed otherwise than tokens
+        ("llama-3.1-8b", LONG, {}, 0.02, 1e-6),  # the first pieces of a prompt are steps that nobody counts
+    ],
+)
+def test_what_is_modelled_is_what_the_engine_did(
+    model: str, requests: list[tuple[int, int, int]], options: dict[str, Any], bytes_within: float, flops_within: float
+) -> None:
+    run = virtual_run(requests, model=model, **options)
+    deployed = made_on(
+        model, options.get("tensor_parallel_size", 1), weights=options.get("dtype"), kv=options.get("kv_dtype")
+    )
+    part = part_of(run, deployed)
+    rows = {(row["what"], row["how"]): row["bytes_or_flops"] for row in part["efficiency"]["rows"]}
+    assert rows["mbu", "modelled"] == pytest.approx(rows["mbu", "server"], rel=bytes_within)
+    assert rows["mfu", "modelled"] == pytest.approx(rows["mfu", "server"], rel=flops_within)
+    assert part["efficiency"]["steps"]["approximate"] is False
+
+
+def test_steps_are_found_without_the_servers_counter() -> None:
+    run = virtual_run(MIX)
+    with_counter = part_of(run, made_on())
+    run.samples.clear()
+    without = part_of(run, made_on())
+    assert without["efficiency"]["steps"]["source"] == "chunks"
+    assert value(without, "mbu") == pytest.approx(value(with_counter, "mbu"), rel=0.02)
+
+
+def test_decode_reaches_the_share_that_the_engine_was_given() -> None:
+    """80 % of the bandwidth and no overhead: decode by itself has an MBU of 80 %, and TPOT is 1/0.8 of its floor."""
+    run = virtual_run([(0, 100, 400)] * 8, step_overhead_us=0.0)
+    part = part_of(run, made_on())
+    assert part["efficiency"]["per_phase"]["decode"]["mbu"] == pytest.approx(0.8, rel=0.01)
+    assert part["limits"]["tpot"]["ratio"] == pytest.approx(1.25, rel=0.02)
+    assert part["limits"]["tpot"]["binding"] == "bandwidth"
+    assert part["binding"]["resource"] == "bandwidth"
+
+
+def test_prefill_alone_reaches_the_share_of_the_arithmetic() -> None:
+    run = virtual_run([(2000 * i, 4000, 10) for i in range(5)], step_overhead_us=0.0)
+    part = part_of(run, made_on())
+    assert part["efficiency"]["per_phase"]["prefill"]["mfu"] == pytest.approx(0.6, rel=0.01)
+    assert part["limits"]["ttft"]["ratio"] == pytest.approx(1 / 0.6, rel=0.02)
+    assert part["limits"]["ttft"]["binding"] == "compute"
+
+
+def test_preemptions_are_named_where_the_engine_did_more_than_clients_saw() -> None:
+    run = virtual_run([(0, 1000, 200)] * 40, num_gpu_blocks_override=1500)
+    part = part_of(run, made_on())
+    assert value(part, "mfu") < value(part, "mfu", "server")
+    assert any("preemptions" in said for said in part["efficiency"]["gap"])
+    assert part["binding"]["resource"] == "capacity"
+
+
+def test_bins_add_up_over_the_run() -> None:
+    run = virtual_run(MIX)
+    part = part_of(run, made_on())
+    bins = part["efficiency"]["over_time"]
+    assert all(each["to_s"] - each["from_s"] >= 1 for each in bins)
+    assert bins[-1]["to_s"] == pytest.approx(run.window.seconds, abs=0.001)
+    total = sum(each["mbu_modelled"] * (each["to_s"] - each["from_s"]) for each in bins)
+    assert total / run.window.seconds == pytest.approx(value(part, "mbu"), rel=0.01)
+
+
+def test_the_wrong_model_is_found_out_and_nothing_is_made_of_it() -> None:
+    run = virtual_run(MIX)
+    part = part_of(run, made_on("llama-3.1-70b"))
+    assert value(part, "mbu") is None
+    assert any("cannot be" in said for said in part["lacks"])
+    assert part["limits"]["tpot"]["ratio"] is None
+    assert part["binding"]["resource"] == "unclear"
+    assert part["suggestions"] == []
+    assert isinstance(part["efficiency"]["per_phase"]["decode"], str)
+    assert all(each["mbu_modelled"] is None for each in part["efficiency"]["over_time"])
+
+
+# -- the parts
+
+
+def test_cost_and_energy_are_of_all_tokens_and_of_those_at_the_slo() -> None:
+    rows = frame(*(answer(i, 100 * i, [100.0 + 10 * k for k in range(11)]) for i in range(100)))
+    metrics = {name: {"value": rate} for name, rate in _RATES.items()}
+    window = Window(at(0), at(10_000))
+    gpus = [GpuSample(at(ms), "a", {"energy": 0.6 * ms, "dram_active": 0.5}) for ms in range(0, 10_001, 200)]
+    deployed = made_on(price=Price(3.6, "--gpu-price"), usd_per_kwh=0.2)
+    part = hardware_part(rows, window, (), gpus, {"gpus": [{"gpu": "a"}]}, deployed, metrics)
+    assert part["cost"]["usd_per_1m_output"] == pytest.approx(0.001 / 100 * 1e6)
+    assert part["cost"]["usd_per_1m_output_at_slo"] == pytest.approx(0.001 / 80 * 1e6)
+    assert part["energy"]["joules"] == pytest.approx(6000)
+    assert part["energy"]["joules_per_output_token"] == pytest.approx(6)
+    assert part["energy"]["joules_per_output_token_at_slo"] == pytest.approx(7.5)
+    assert part["energy"]["usd"] == pytest.approx(6000 / 3.6e6 * 0.2)
+    assert value(part, "mbu", "measured") == pytest.approx(0.5)
+    assert part["telemetry"]["gpus"][0]["mean"]["dram_active"] == pytest.approx(0.5)
+    assert part["telemetry"]["gpus"][0]["energy_j"] == pytest.approx(6000)
+
+
+_RATES = {"output_tps": 100.0, "input_tps": 900.0, "rps": 9.0, "goodput_tps": 80.0, "goodput": 7.0}
+
+
+def test_energy_needs_all_gpus() -> None:
+    gpus = [GpuSample(at(ms), "a", {"energy": 0.6 * ms}) for ms in range(0, 10_001, 200)]
+    part = hardware_part(
+        frame(answer(), answer(1, 9000)), Window(at(0), at(10_000)), (), gpus, {}, made_on("llama-3.1-8b", 2)
+    )
+    assert part["energy"] is None
+    assert any("1 of the 2 GPUs" in said for said in part["lacks"])
+
+
+def test_the_sampled_gpu_stands_in_for_one_that_nobody_named() -> None:
+    facts = {"gpus": [{"gpu": "a", "name": "NVIDIA H200", "memory_bytes": 150_754_820_096}], "notes": ["hm"]}
+    part = hardware_part(frame(answer()), Window(at(0), at(1000)), (), (), facts, made_on(gpu=None))
+    assert part["gpu"]["name"] == "h200"
+    assert part["telemetry"]["notes"] == ["hm"]
+
+
+def test_another_gpu_than_was_named_is_said() -> None:
+    facts = {"gpus": [{"gpu": "a", "name": "NVIDIA H200", "memory_bytes": 150_754_820_096}]}
+    part = hardware_part(frame(answer()), Window(at(0), at(1000)), (), (), facts, made_on())
+    assert any("named is h100-sxm" in said and "read is h200" in said for said in part["lacks"])
+
+
+NOTHING = Frame.from_records(())
+
+
+@pytest.mark.parametrize("rows", [NOTHING, frame(failed()), frame(answer(chunks=(), tokens=())), frame(answer())])
+@pytest.mark.parametrize("deployed", [Deployed(model_lacks="it is not told"), made_on(), made_on(gpu=None)])
+def test_whatever_is_missing_is_said_and_the_rest_is_plain_json(rows: Frame, deployed: Deployed) -> None:
+    for window in (rows.steady_window(), Window(at(0), at(1000))):
+        part = hardware_part(rows, window, (), (), {}, deployed)
+        json.dumps(part, allow_nan=False)
+        assert any("No GPU was read" in said for said in part["lacks"])
+        assert any("No modelled figures: it is not told" in said for said in part["lacks"]) == (deployed.model is None)
+        assert any("No shares of a peak" in said for said in part["lacks"]) == (deployed.gpu is None)
+        assert any("No cost" in said for said in part["lacks"])
+
+
+def test_all_at_once_is_told_of_the_whole_run() -> None:
+    run = virtual_run(AT_ONCE)
+    part = part_of(run, made_on(), window=run.frame.steady_window())
+    assert part["efficiency"]["window_s"] == pytest.approx(run.window.seconds, rel=0.01)
+    assert any("whole run" in said for said in part["lacks"])
+    assert value(part, "mbu") > 0
+    assert part["limits"]["throughput"]["ratio"] > 0
+
+
+def test_a_run_without_a_gpu_or_with_readings_is_plain_json_too() -> None:
+    run = virtual_run(MIX[:20])
+    gpus = [GpuSample(at(ms), "a", {"dram_active": 0.5, "throttle": 4.0}) for ms in range(0, 60_000, 200)]
+    for deployed in (made_on(), made_on(gpu=None), made_on(None, model_lacks="x")):
+        part = part_of(run, deployed, gpus=gpus, clients=4, zero_ns=run.window.start_ns)
+        json.dumps(part, allow_nan=False)
+        assert part["telemetry"]["gpus"][0]["throttled_share"] == 1
