@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from servemark.harness.clock import SECOND
 from servemark.harness.errors import BadInput
 from servemark.harness.figures.slo import from_vllm_goodput
+from servemark.harness.hardware.section import HardwareSection
 from servemark.harness.launch.launching import WAIT_S, Launch
 from servemark.harness.launch.words import split
 from servemark.harness.load.balance import BALANCES, DEFAULT
@@ -47,6 +49,32 @@ def asked(given: Mapping[str, Any], more_goodput: Sequence[str]) -> Asked:
         cacert=given["cacert"],
         insecure=given["insecure"],
         quiet=bool(given.get("quiet")),
+        hardware=hardware_of(given),
+    )
+
+
+# The fields of a HardwareSection that are flags as they stand.
+_HARDWARE = ("gpu", "gpus", "tp", "pp", "dp", "ep", "dtype", "kv_dtype", "prices")
+
+
+def hardware_of(given: Mapping[str, Any]) -> HardwareSection:
+    """What the flags say of the hardware. Raises BadInput."""
+    price, sample = given.get("gpu_price"), given.get("gpu_sample")
+    if price is not None and not 0 < price < math.inf:
+        raise BadInput(f"--gpu-price: needs dollars an hour, more than 0, not {price:g}")
+    period_s = None if sample == "off" else _seconds("--gpu-sample", sample)
+    if period_s is not None and period_s < LEAST_PERIOD_S:
+        raise BadInput(f"--gpu-sample: {sample} is too often; give {LEAST_PERIOD_S * 1000:g}ms or more, or off")
+    index = [each.strip() for each in str(given.get("gpu_index") or "").split(",") if each.strip()]
+    return HardwareSection(
+        **{name: given.get(name) for name in _HARDWARE},
+        config=given.get("model_config"),
+        gpu_price=price,
+        gpu_file=tuple(given.get("gpu_file") or ()),
+        gpu_metrics=tuple(given.get("gpu_metrics") or ()),
+        gpu_index=tuple(index),
+        gpu_sample=None if period_s is None else sample,
+        sample_gpus=sample != "off",
     )
 
 

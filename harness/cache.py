@@ -72,7 +72,7 @@ class WarmPass:
         self._prompts = self._prompt_tokens = 0
         before, failed = self._requests, len(self._failures)
         title = f"{self.loaded.name}: warming the cache"
-        drive = Drive(target, self._plan(place), self._jobs(target), self, None, title, self.quiet)
+        drive = Drive(target, self._plan(place), self._jobs(target), self, (), title, self.quiet)
         report, _ = asyncio.run(drive.run(interrupts))
         interrupts.to_end()
         if report is not None and report.stop_reason == "interrupted":

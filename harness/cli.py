@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from servemark.harness.errors import EXIT_BAD_INPUT, BenchError, ResultUnusable
-from servemark.harness.options import load_options, target_options
+from servemark.harness.errors import EXIT_BAD_INPUT, BadInput, BenchError, ResultUnusable
+from servemark.harness.options import (
+    deployment_options,
+    hardware_options,
+    load_options,
+    made_on_options,
+    target_options,
+)
 from servemark.harness.plaintext import harmless
 
 if TYPE_CHECKING:
     from servemark.harness.matrix.sweep import Sweep
+    from servemark.results.recover import LoadedRun
 
 _WIDTH = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
 
@@ -34,6 +41,7 @@ def bench() -> None:
 @bench.command()
 @target_options
 @load_options
+@hardware_options
 @click.option("--allow", multiple=True, metavar="CODE", help="Waive a check of the verdict; it is recorded.")
 @click.option("--out", type=Path, metavar="DIR", help="Folder of the run.  [default: runs/<id>]")
 @click.option("--scrape", default="1s", show_default=True, metavar="TIME", help="Period of the server's metrics.")
@@ -83,6 +91,7 @@ def matrix(plan: Path, out: Path | None, dry_run: bool, retry_invalid: bool, as_
 @bench.command()
 @target_options
 @load_options
+@hardware_options
 @click.option(
     "--over", multiple=True, required=True, metavar="NAME=VALUES", help="What is varied: rate=1,2,4, rate=1..64x2, ..."
 )
@@ -122,6 +131,7 @@ def _spellings() -> dict[str, str]:
 @bench.command()
 @target_options
 @load_options
+@hardware_options
 @click.option("--by", type=click.Choice(["rate", "concurrency"]), help="What is raised.  [default: as the workload is]")
 @click.option("--from", "from", default="1", show_default=True, metavar="LOAD", help="Where the search begins.")
 @click.option("--to", default="64", show_default=True, metavar="LOAD", help="No further, up or down.")
@@ -130,8 +140,6 @@ def _spellings() -> dict[str, str]:
 @click.option("--point-time", default="2m", show_default=True, metavar="TIME", help="No run counts longer than that.")
 @click.option("--cool-down", default="5s", show_default=True, metavar="TIME", help="Pause between two runs.")
 @click.option("--at-least", metavar="LOAD", help="Exit with 1 when the answer is less.")
-@click.option("--gpus", type=click.IntRange(min=1), help="GPUs that the server runs on, for goodput per GPU.")
-@click.option("--gpu-price", type=float, metavar="USD", help="Of one GPU for an hour, for the price of tokens.")
 @click.option("--retry-invalid", is_flag=True, help="Measure again what this client was not up to.")
 @click.option("--allow", multiple=True, metavar="CODE", help="Waive a check of the verdict; it is recorded.")
 @click.option("--out", type=Path, metavar="DIR", help="Folder of the search.  [default: runs/search-...]")
@@ -165,6 +173,7 @@ def search(more_goodput: Sequence[str], as_json: bool, **given: Any) -> int:
 @bench.command()
 @target_options
 @load_options
+@hardware_options
 def check(**given: Any) -> int:
     """Say whether a run could start, and what would limit it. Sends no load."""
     from servemark.harness.asking import asked
@@ -178,14 +187,51 @@ def check(**given: Any) -> int:
 
 
 @bench.command()
-@click.argument("run_folder", metavar="[RUN]", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print run.json instead of the summary.")
-def show(run_folder: str | None, as_json: bool) -> int:
-    """Print the summary of a saved run, the newest in ./runs if none is named; one that was killed is read as far as
-    it got."""
-    from servemark.results.saved import open_run
+@click.option("--model", required=True, metavar="CONFIG|NAME", help="A config.json, its folder, or a known name.")
+@deployment_options
+@click.option("--workload", metavar="NAME", help="Its mean lengths and its SLO: a YAML file, or a packaged name.")
+@click.option("--input-tokens", type=click.IntRange(1, 10**8), help="Tokens of a prompt.  [default: 1024]")
+@click.option("--output-tokens", type=click.IntRange(1, 10**8), help="Tokens of an answer.  [default: 256]")
+@click.option("--context", type=click.IntRange(1, 10**9), help="Room for each request.  [default: prompt + answer]")
+@click.option("--batch", default="1,8,64", show_default=True, metavar="LIST", help="Requests running on a server.")
+@click.option("--memory-utilisation", type=float, default=0.9, show_default=True, help="Share that the engine takes.")
+@click.option("--reserve-gb", type=float, help="Of that, what is neither weights nor KV.  [default: estimated]")
+@click.option("--gpu-price", type=float, metavar="USD", help="Of one GPU for an hour.")
+@click.option("--prices", type=Path, metavar="FILE", help="File of prices, or of what an own GPU costs.")
+@click.option("--slo", help="Also the largest batch that meets this: ttft=500ms,tpot=50ms")
+@click.option("--like", multiple=True, metavar="RUN", help="A run whose MBU and MFU make predictions; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--out", type=Path, metavar="FILE", help="Write a page of it, as estimate.html.")
+def estimate(as_json: bool, out: Path | None, **given: Any) -> int:
+    """Say what a model could do on GPUs before they are bought: whether it fits, floors, bounds, cost.
 
-    saved = open_run(run_folder)
+    \b
+    bench estimate --model llama-3.1-70b --gpu h100-sxm --gpu h200 --tp 2,4 --dtype fp8 --gpu-price 2.5
+    bench estimate --model config.json --gpu b200 --context 8192 --slo ttft=500ms,tpot=50ms --like runs/ID
+    """
+    from servemark.dashboards.estimate import estimate_text
+    from servemark.dashboards.estimate_page import write_estimate_page
+    from servemark.harness.estimating import estimated
+
+    found = estimated(given)
+    page = None if out is None else write_estimate_page(found, out)
+    if as_json:
+        _print_json(found)
+    else:
+        _say(estimate_text(found))
+        if page is not None:
+            _say(f"\n{page}")
+    return 0
+
+
+@bench.command()
+@click.argument("run_folder", metavar="[RUN]", required=False)
+@made_on_options
+@click.option("--json", "as_json", is_flag=True, help="Print run.json instead of the summary.")
+def show(run_folder: str | None, as_json: bool, **given: Any) -> int:
+    """Print the summary of a saved run, the newest in ./runs if none is named; one that was killed is read as far as
+    it got. Flags of the hardware work its figures out anew, as --gpu-price 3; the run stays as it is."""
+    saved = _opened(run_folder, given)
     if as_json:
         _print_json(saved.run)
     else:
@@ -195,24 +241,42 @@ def show(run_folder: str | None, as_json: bool) -> int:
 
 @bench.command()
 @click.argument("run_folder", metavar="[RUN]", required=False)
+@made_on_options
 @click.option("--out", type=Path, metavar="FILE", help="Where to write it.  [default: report.html in the run]")
-def report(run_folder: str | None, out: Path | None) -> int:
-    """Write the HTML page of a saved run, the newest in ./runs if none is named."""
+def report(run_folder: str | None, out: Path | None, **given: Any) -> int:
+    """Write the HTML page of a saved run, the newest in ./runs if none is named; flags as of `bench show`."""
     from servemark.dashboards.page import write_page
-    from servemark.results.saved import open_run
     from servemark.results.schema import PAGE
 
-    saved = open_run(run_folder)
-    _say(write_page(saved.run, saved.frame(), saved.server_samples(), out or saved.folder / PAGE))
+    saved = _opened(run_folder, given)
+    path = out or saved.folder / PAGE
+    _say(write_page(saved.run, saved.frame(), saved.server_samples(), path, saved.gpu_samples()))
     return 0
 
 
-@bench.command(name="list")
-def list_() -> int:
-    """Show targets, workloads, metrics and the checks of the verdict."""
-    from servemark.harness.listing import listing
+def _opened(run_folder: str | None, given: dict[str, Any]) -> LoadedRun:
+    """The saved run; with flags of the hardware, its figures are worked out anew."""
+    from servemark.results.saved import open_run
 
-    for line in listing():
+    saved = open_run(run_folder)
+    if all(value in (None, ()) for value in given.values()):
+        return saved
+    from servemark.harness.asking import hardware_of
+    from servemark.results.reworked import reworked
+
+    return reworked(saved, hardware_of(given))
+
+
+@bench.command(name="list")
+@click.argument("what", type=click.Choice(["gpus"]), required=False)
+@click.option("--gpu-file", multiple=True, type=Path, metavar="FILE", help="With gpus: further kinds; repeatable.")
+def list_(what: str | None, gpu_file: tuple[Path, ...]) -> int:
+    """Show targets, workloads, metrics and the checks of the verdict; or `bench list gpus`, with their figures."""
+    from servemark.harness.listing import gpu_table, listing
+
+    if gpu_file and what is None:
+        raise BadInput("--gpu-file: goes with `bench list gpus`; write gpus before it")
+    for line in gpu_table(gpu_file) if what == "gpus" else listing():
         _say(line)
     return 0
 
@@ -227,6 +291,24 @@ def schema(kind: str) -> int:
         from servemark.harness.plan.spec import json_schema
 
     _print_json(json_schema())
+    return 0
+
+
+@bench.command(name="gpu-exporter")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others are open to all.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=9433, show_default=True, help="0 takes a free one.")
+@click.option("--period", default="200ms", show_default=True, metavar="TIME", help="GPUs are read no more often.")
+@click.option("--gpu-index", metavar="LIST", help="GPUs to tell of: 0,1 or UUIDs.  [default: all]")
+def gpu_exporter(host: str, port: int, period: str, gpu_index: str | None) -> int:
+    """Tell of this machine's GPUs over HTTP, for a run elsewhere and its --gpu-metrics.
+
+    \b
+    bench gpu-exporter --host 0.0.0.0
+    bench run --url http://gpu-host:8000 --gpu-metrics http://gpu-host:9433 ...
+    """
+    from servemark.harness.gpu.exporter import export
+
+    export(host, port, period, [each.strip() for each in (gpu_index or "").split(",") if each.strip()])
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,7 +17,6 @@ from servemark.harness.load.batch import BatchFleet
 from servemark.harness.load.fleet import Fleet, Follow, nothing_follows
 from servemark.harness.load.messages import Job, Plan, Started
 from servemark.harness.plaintext import one_line
-from servemark.harness.server.scrape import Scraper
 from servemark.harness.server.target import Target
 from servemark.harness.types import Adapter, Record, WorkerReport
 
@@ -33,6 +32,12 @@ class Journal(Protocol):
     def flush_due(self, at_ns: int) -> None: ...
 
 
+class Reader(Protocol):
+    """Reads something beside the load, until cancelled: the server's metrics, the GPUs."""
+
+    async def run(self) -> None: ...
+
+
 class Drive:
     """A run in progress."""
 
@@ -42,7 +47,7 @@ class Drive:
         plan: Plan,
         jobs: Iterator[Job],
         store: Journal,
-        scraper: Scraper | None,
+        readers: Sequence[Reader],
         title: str,
         quiet: bool,
         follow: Follow = nothing_follows,
@@ -51,7 +56,7 @@ class Drive:
         self._engine = target.engine
         self._view = LiveView(f"{target.adapter.name}  {one_line(target.model)}  {title}", quiet=quiet)
         self._tally = _tally(plan)
-        self._scraper = scraper
+        self._readers = tuple(readers)
         self._fleet = self._fleet_for(target.adapter, plan, jobs, follow)
         self._brief_drain_ns = min(INTERRUPT_DRAIN_NS, plan.drain_ns)
         self._interrupted = False
@@ -72,8 +77,7 @@ class Drive:
         with self._view:
             running = asyncio.create_task(self._fleet.run())
             beside = [asyncio.create_task(self._tick())]
-            if self._scraper is not None:
-                beside.append(asyncio.create_task(self._scraper.run()))
+            beside += [asyncio.create_task(reader.run()) for reader in self._readers]
             if self._engine is not None:
                 beside.append(asyncio.create_task(self._watch(self._engine)))
             try:

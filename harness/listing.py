@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from servemark.harness.figures.metrics import METRICS
+from servemark.harness.hardware.devices import Gpu, gpus
 from servemark.harness.load.balance import BALANCES
+from servemark.harness.plaintext import one_line
 from servemark.harness.plan.spec import Workload, load_workload, packaged
 from servemark.harness.server.discovery import adapter_names, load_adapter
 from servemark.harness.verdict.validity import CHECKS
@@ -26,6 +29,37 @@ def listing() -> Iterator[str]:
     yield "\nChecks of the verdict (--allow CODE waives one)"
     for code, reason in CHECKS.items():
         yield from _row(code, f"{reason.about}  [{reason.worst}]")
+    yield "\nGPUs (--gpu; `bench list gpus` has their figures)"
+    yield from _row("", ", ".join(each.name for each in gpus()))
+
+
+GPU_HEAD = ("name", "", "BF16", "FP8", "INT8", "FP4", "GB/s", "GB", "W", "reached")
+
+
+def gpu_table(files: Sequence[Path] = ()) -> Iterator[str]:
+    """The devices, a line each, in columns. Raises BadInput."""
+    rows = [GPU_HEAD, *(gpu_row(each) for each in gpus(files))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        words = map(str.ljust, row[:2], widths[:2])
+        yield "  ".join((*words, *map(str.rjust, row[2:], widths[2:])))
+    yield "\nPeaks are dense, in TFLOP/s (INT8: TOP/s); BF16 stands for FP16 too; ~ where sources disagree."
+    yield "Reached is the share of the BF16 peak that large matrix products have reached."
+
+
+def gpu_row(device: Gpu) -> tuple[str, ...]:
+    """The cells of a device, under GPU_HEAD."""
+    names = one_line(device.name, 40), one_line(device.title, 60)
+    peaks = (_peak(device, dtype) for dtype in ("bf16", "fp8", "int8", "fp4"))
+    bandwidth = f"{'~' if device.bandwidth_disputed else ''}{device.bandwidth_gb_s:,.0f}"
+    power = "-" if device.power_w is None else f"{device.power_w:,.0f}"
+    reached = "-" if device.achievable is None else f"{device.achievable * 100:.0f} %"
+    return *names, *peaks, bandwidth, f"{device.memory_gb:g}", power, reached
+
+
+def _peak(device: Gpu, dtype: str) -> str:
+    peak = device.peaks.get(dtype)
+    return "-" if peak is None else f"{'~' if peak.disputed else ''}{peak.dense_tflops:,g}"
 
 
 def _workloads() -> Iterator[str]:

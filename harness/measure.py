@@ -6,7 +6,7 @@ A composition root, like the command line that calls it: what is below is handed
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,13 @@ from servemark.harness.cache import WarmPass, begun
 from servemark.harness.drive import Drive
 from servemark.harness.errors import EXIT_GATE_MISSED, EXIT_INVALID, EXIT_OK, ResultUnusable
 from servemark.harness.figures.slo import Slo
+from servemark.harness.gpu.watch import GpuWatch
+from servemark.harness.hardware.deployed import Deployed
 from servemark.harness.interrupts import Interrupts
 from servemark.harness.launch.launching import Engine
 from servemark.harness.load.limits import check_files
 from servemark.harness.load.messages import Plan
+from servemark.harness.machines import deployment, gpu_watch
 from servemark.harness.plan.arrivals import ClosedLoop, OpenLoop
 from servemark.harness.plan.encoding import Jobs
 from servemark.harness.plan.planning import worker_plan
@@ -64,6 +67,8 @@ def measure(asked: Asked, engine: Engine | None = None) -> Measured:
         plan = worker_plan(loaded.spec, schedule, target, options.endpoint)
         check_files(plan)
         metering = metered(asked, target)
+        made_on = deployment(asked, target)
+        watch = gpu_watch(asked, target, lambda sample: store.gpu_sample(sample))
         run_id = new_run_id(target.adapter.name, loaded.name)
         jobs = Jobs(schedule, target, options, run_id)
         if cache.protocol == "warm":
@@ -71,8 +76,9 @@ def measure(asked: Asked, engine: Engine | None = None) -> Measured:
             metering = metered(asked, target)  # what it made of the metrics is no part of the run's
         known = known_at_start(loaded, schedule, target, options.endpoint)
         known |= {"cache": cache.facts(), "server": metering.facts(asked.scrape_s)}
+        known["hardware"] = {"deployment": made_on.facts()}
         store = _begun(asked, loaded, target, run_id, known)
-        run = Run(asked, loaded, slo, target, cache, schedule, plan, jobs, metering, store)
+        run = Run(asked, loaded, slo, target, cache, schedule, plan, jobs, metering, store, made_on, watch)
         measured = run.carried_out(interrupts)
         if target.engine is not None and engine is None:  # all is written: a signal can only be for the engine's end
             interrupts.to(target.engine.process.hurry)
@@ -104,6 +110,8 @@ class Run:
     jobs: Jobs
     metering: Metering
     store: RunStore
+    made_on: Deployed
+    watch: GpuWatch
 
     def carried_out(self, interrupts: Interrupts) -> Measured:
         """Whatever goes wrong, what has ended by then is on disk."""
@@ -128,14 +136,19 @@ class Run:
         )
 
     def _driven(self, interrupts: Interrupts) -> tuple[WorkerReport | None, int]:
-        """The load, between a first and a last reading of the server's metrics; see `Drive.run`."""
+        """The load, between a first and a last reading of the server's metrics and the GPUs; see `Drive.run`."""
         asked = self.asked
         scraper = self.metering.scraper(asked.scrape_s, self.store.server_sample)
-        if scraper is not None:
-            scraper.begin(self.metering.first)
-        jobs, title = iter(self.jobs), self.loaded.name
-        drive = Drive(self.target, self.plan, jobs, self.store, scraper, title, asked.quiet, self.jobs.follow)
-        report, cpu_ns = asyncio.run(drive.run(interrupts))
+        try:
+            self.watch.begin()
+            if scraper is not None:
+                scraper.begin(self.metering.first)
+            readers = (self.watch,) if scraper is None else (self.watch, scraper)
+            jobs, title = iter(self.jobs), self.loaded.name
+            drive = Drive(self.target, self.plan, jobs, self.store, readers, title, asked.quiet, self.jobs.follow)
+            report, cpu_ns = asyncio.run(drive.run(interrupts))
+        finally:
+            self.watch.end()
         # After any other end the server may hang, and nobody wants to wait for it.
         if scraper is not None and report is not None and report.stop_reason == "finished":
             scraper.once()
@@ -155,6 +168,7 @@ class Run:
         hashed, count = self.jobs.hash_at(_begun_items(report, frame))
         evidence = self._evidence(report, frame, window, samples, engine_end)
         judged = evaluate(evidence, spec.slo.gate, self.asked.allow, samples)
+        judged |= self._hardware(judged, evidence)
         return {
             **judged,
             "server": self.metering.facts(self.asked.scrape_s) | judged["server"],
@@ -162,6 +176,26 @@ class Run:
             "clock": clock_part(frame, window, report),
             "worker": asdict(report) if report else {},
         }
+
+    def _hardware(self, judged: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
+        """What the run made of its hardware, and the summary with the figures of it."""
+        from servemark.results.hardware import hardware_part
+        from servemark.results.headline import hardware_summary
+
+        found = hardware_part(
+            evidence.frame,
+            evidence.window,
+            evidence.server,
+            evidence.gpu,
+            evidence.gpu_facts,
+            self.made_on.seen(evidence.gpu_facts["gpus"]),
+            judged["metrics"],
+            judged["verdict"]["checks"],
+            self.plan.concurrency,
+            evidence.reports[0].started_ns if evidence.reports else None,
+        )
+        summary = judged["summary"]
+        return {"hardware": found, "summary": summary | hardware_summary(found, summary.get("output_tps"))}
 
     def _evidence(
         self,
@@ -193,6 +227,8 @@ class Run:
             promises=self.target.adapter.promises(self.plan.endpoint),
             versions=self.target.versions,
             engine_end=engine_end,
+            gpu=tuple(self.store.gpu_samples()),
+            gpu_facts=self.watch.facts(),
         )
 
     def _written(self) -> Measured:
@@ -202,7 +238,7 @@ class Run:
         from servemark.results.schema import PAGE
 
         saved = load(self.store.folder)
-        write_page(saved.run, saved.frame(), saved.server_samples(), saved.folder / PAGE)
+        write_page(saved.run, saved.frame(), saved.server_samples(), saved.folder / PAGE, saved.gpu_samples())
         return Measured(saved.run, saved.folder, _exit_code(saved.run))
 
 

@@ -80,3 +80,61 @@ def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def made_on_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What the server runs on, for MBU, MFU, limits and cost. What is left out is what the server and NVML tell."""
+    for option in reversed(
+        (
+            click.option("--gpu", metavar="NAME", help="Kind of GPU (`bench list gpus`).  [default: what NVML names]"),
+            click.option("--gpus", type=click.IntRange(min=1), help="GPUs of the deployment, replicas included."),
+            click.option("--gpu-file", multiple=True, metavar="FILE", help="Further kinds of GPU; repeatable."),
+            click.option("--tp", type=click.IntRange(min=1), help="Tensor parallel ranks of a server."),
+            click.option("--pp", type=click.IntRange(min=1), help="Pipeline parallel ranks of a server."),
+            click.option("--dp", type=click.IntRange(min=1), help="Data parallel ranks of a server."),
+            click.option("--ep", is_flag=True, default=None, help="Experts are spread over all of these ranks."),
+            click.option("--dtype", metavar="FORMAT", help="Of the weights, as fp8.  [default: the model's own]"),
+            click.option("--kv-dtype", metavar="FORMAT", help="Of the KV cache.  [default: the model's own]"),
+            click.option("--model-config", metavar="FILE", help="The model's config.json, or a known name."),
+            click.option("--gpu-price", type=float, metavar="USD", help="Of one GPU for an hour, for cost figures."),
+            click.option("--prices", metavar="FILE", help="File of prices, or of what an own GPU costs."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def hardware_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What the server runs on, and which GPUs are sampled."""
+    for option in reversed(
+        (
+            click.option("--gpu-metrics", multiple=True, metavar="URL", help="Exporter of GPUs that are elsewhere."),
+            click.option("--gpu-index", metavar="LIST", help="GPUs to sample: 0,1 or UUIDs.  [default: all]"),
+            click.option("--gpu-sample", metavar="TIME", help="Period of the samples, or off.  [default: 200ms]"),
+        )
+    ):
+        command = option(command)
+    return made_on_options(command)
+
+
+def deployment_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Deployments to compare: kinds of GPU, times layouts, and the formats in which the model is served."""
+    for option in reversed(
+        (
+            click.option(
+                "--gpu", multiple=True, required=True, metavar="NAME", help="Kind (`bench list gpus`); repeatable."
+            ),
+            click.option(
+                "--gpu-file", multiple=True, type=Path, metavar="FILE", help="Further kinds of GPU; repeatable."
+            ),
+            click.option("--tp", default="1", show_default=True, metavar="LIST", help="Tensor parallel ranks: 1,2,4."),
+            click.option("--pp", default="1", show_default=True, metavar="LIST", help="Pipeline parallel ranks."),
+            click.option("--dp", default="1", show_default=True, metavar="LIST", help="Data parallel ranks."),
+            click.option("--ep", is_flag=True, help="Experts are spread over the tensor and data ranks."),
+            click.option("--replicas", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Servers."),
+            click.option("--dtype", metavar="FORMAT", help="Of the weights, as fp8.  [default: the model's own]"),
+            click.option("--kv-dtype", metavar="FORMAT", help="Of the KV cache.  [default: the model's own]"),
+        )
+    ):
+        command = option(command)
+    return command

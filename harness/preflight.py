@@ -15,6 +15,7 @@ from servemark.harness.clock import wall_offset_ns
 from servemark.harness.errors import BenchError
 from servemark.harness.load.limits import check_files, most_files
 from servemark.harness.load.wire import SO_TIMESTAMPNS
+from servemark.harness.machines import deployment, gpu_watch
 from servemark.harness.plaintext import one_line
 from servemark.harness.plan.arrivals import ClosedLoop
 from servemark.harness.plan.planning import worker_plan
@@ -50,7 +51,8 @@ def preflight(asked: Asked) -> Iterator[Finding]:
         yield Finding("workload", f"{loaded.name}: {_load(loaded.spec)}" + (f"; SLO {slo.said}" if slo else ""))
         with reached(asked, loaded) as target:
             said_by_server = Redactor(secrets_of(loaded, target.headers))  # which may say a key
-            for finding in chain(_server(target), _metrics(metered(asked, target)), _load_on(asked, loaded, target)):
+            about = (_server(target), _metrics(metered(asked, target)), _hardware(asked, target))
+            for finding in chain(*about, _load_on(asked, loaded, target)):
                 yield replace(finding, said=said_by_server.text(finding.said))
     except BenchError as error:
         yield Finding("cannot run", str(error), "no", error.exit_code)
@@ -154,6 +156,30 @@ def _metrics(metering: Metering) -> Iterator[Finding]:
         yield Finding("metrics", said, "note")
     elif not metering.meters:
         yield Finding("metrics", "this kind of server tells none of its own; name a place with --metrics-url", "note")
+
+
+def _hardware(asked: Asked, target: Target) -> Iterator[Finding]:
+    """What MBU, MFU, limits and cost would be worked out from. The GPUs are looked at for a moment."""
+    watch = gpu_watch(asked, target, lambda sample: None)
+    watch.begin()
+    watch.end()
+    watched = watch.facts()
+    made_on = deployment(asked, target).seen(watched["gpus"])
+    if made_on.model is not None:
+        model, gigabytes = made_on.model, made_on.model.weight_bytes / 1e9
+        said = f"{model.params / 1e9:,.2f}B parameters, {gigabytes:,.1f} GB of weights in {model.weights}"
+        yield Finding("arithmetic", f"{said}, from {one_line(model.source)}")
+    elif made_on.model_lacks is not None:
+        yield Finding("arithmetic", one_line(made_on.model_lacks), "note")
+    count = f"{made_on.gpus} GPU{'s' if made_on.gpus > 1 else ''}, by {made_on.layout_source}"
+    if made_on.gpu is not None:
+        yield Finding("hardware", f"{made_on.gpu.title}, by {made_on.gpu_source}; {count}")
+    elif made_on.gpu_lacks is not None:
+        yield Finding("hardware", f"{made_on.gpu_lacks}; {count}", "note")
+    for each in watched["gpus"]:
+        yield Finding("gpu", one_line(f"{each.get('index')}: {each.get('name')}, {each.get('gpu')}"))
+    for note in watched["notes"]:
+        yield Finding("gpu", one_line(str(note)), "note")
 
 
 def _promises(target: Target, endpoint: Endpoint) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from servemark.adapters.sim.launch import launch
 from servemark.dashboards.starting import StartView
 from servemark.harness.errors import BadInput, BenchError, TargetUnusable
 from servemark.harness.figures.slo import Slo, by_class, parse_slo
+from servemark.harness.hardware.section import HardwareSection
 from servemark.harness.launch.launching import Engine, Launch, launched
 from servemark.harness.load.balance import DEFAULT
 from servemark.harness.plan.schedule import Schedule, plan
@@ -53,6 +54,7 @@ class Asked:
     cacert: str | None = None
     insecure: bool = False
     quiet: bool = False
+    hardware: HardwareSection = field(default_factory=HardwareSection)
 
 
 @contextlib.contextmanager

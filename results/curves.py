@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from servemark.harness.figures.knee import Knee, LoadPoint, knee
+from servemark.harness.figures.pareto import front
 from servemark.harness.matrix.labels import label
 from servemark.results.matrix import TOO_MUCH
 from servemark.results.schema import number, part, text
@@ -43,6 +44,12 @@ class Point:
         values = [number(part(cell, "figures").get(name)) for cell in self.valid or self.cells]
         known = [value for value in values if value is not None]
         return median(known) if known else None
+
+    @property
+    def tps_per_user(self) -> float | None:
+        """What a user gets: the inverse of the median TPOT."""
+        tpot_ms = self.figure("tpot_p50_ms")
+        return 1000 / tpot_ms if tpot_ms else None
 
     def certain(self, name: str) -> bool:
         """Whether each of those runs had requests enough for this percentile."""
@@ -131,6 +138,17 @@ def _points(cells: Sequence[Mapping[str, Any]], axis: str | None) -> tuple[Point
         for name, own in by_load.items()
     ]
     return tuple(sorted(points, key=lambda point: math.inf if point.load is None else point.load))
+
+
+def pareto(curves: Iterable[Curve]) -> dict[str, list[Point]]:
+    """Of each workload, over all engines, the VALID points on the front of tokens/s per user and per GPU."""
+    known: dict[str, list[tuple[Point, tuple[float, float]]]] = {}
+    for curve in curves:
+        for point in curve.points:
+            per_user, per_gpu = point.tps_per_user, point.figure("output_tps_per_gpu")
+            if point.valid and per_user is not None and per_gpu is not None:
+                known.setdefault(curve.workload, []).append((point, (per_user, per_gpu)))
+    return {name: [own[place][0] for place in front([at for _, at in own])] for name, own in known.items()}
 
 
 def axis_of(settings: Mapping[str, Any]) -> str | None:

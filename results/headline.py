@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from servemark.harness.server.metric_names import LEVELS
 from servemark.harness.server.samples import by_replica, growth, whole
-from servemark.results.schema import number, part
+from servemark.results.schema import items, number, part
 
 if TYPE_CHECKING:
     from servemark.harness.figures.frame import Frame
@@ -42,6 +42,35 @@ def summary(frame: Frame, metrics: Mapping[str, Any]) -> dict[str, float | None]
         found |= {f"{name}_{p}_ms": number(entry[p]) for p in PERCENTILES if p in entry}
     found |= {name: number(part(metrics, name).get("value")) for name in RATES if name in metrics}
     return found
+
+
+def hardware_summary(hardware: Mapping[str, Any], output_tps: float | None = None) -> dict[str, float | None]:
+    """What a run made of its hardware, from run.json's `hardware`: shares of 1, dollars, joules; what is known alone.
+
+    `mbu` and `mfu` are the modelled ones of the steady window. Tokens per GPU need GPUs that somebody named.
+    """
+    rows = {(str(row.get("what")), str(row.get("how"))): row for row in items(hardware, "efficiency", "rows")}
+    shares = {key: number(row.get("value")) for key, row in rows.items()}
+    cost, energy = part(hardware, "cost"), part(hardware, "energy")
+    gpus = known_gpus(hardware)
+    found = {
+        "mbu": shares.get(("mbu", "modelled")),
+        "mfu": shares.get(("mfu", "modelled")),
+        "mbu_measured": shares.get(("mbu", "measured")),
+        "output_tps_per_gpu": None if output_tps is None or gpus is None else output_tps / gpus,
+        "usd_per_1m_output": number(cost.get("usd_per_1m_output")),
+        "usd_per_1m_output_slo": number(cost.get("usd_per_1m_output_at_slo")),
+        "joules_per_output_token": number(energy.get("joules_per_output_token")),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def known_gpus(hardware: Mapping[str, Any]) -> float | None:
+    """How many there are, where their kind or their number is known and not merely assumed."""
+    deployment = part(hardware, "deployment")
+    gpus = number(deployment.get("gpus"))
+    assumed = str(deployment.get("layout_source") or "").startswith("assumed")
+    return None if not gpus or gpus < 1 or (assumed and not part(hardware, "gpu")) else gpus
 
 
 def request_counts(frame: Frame) -> dict[str, float | None]:

@@ -38,6 +38,13 @@ FIGURES = (
     "tpot_p99_ms",
     "e2e_p50_ms",
     "e2e_p99_ms",
+    "mbu",
+    "mfu",
+    "mbu_measured",
+    "output_tps_per_gpu",
+    "usd_per_1m_output",
+    "usd_per_1m_output_slo",
+    "joules_per_output_token",
 )
 """Of a run's summary, copied into the index."""
 _BESIDE = {"e2e_mean_ms": ("e2e", "mean"), "tps_user_p50": ("tps_user", "p50")}

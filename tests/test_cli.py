@@ -453,7 +453,8 @@ def test_check_says_what_a_run_would_meet_and_sends_no_load(server: LocalServer)
     said = bench("check", "--target", "sim", "--url", server.url)
     assert said.code == 0
     subjects = [line.split()[1] for line in said.out.splitlines()]
-    about_the_run = ["workload", "server", "model", "metrics", "prompts", "longest"]
+    about_the_server = ["workload", "server", "model", "metrics", "arithmetic", "hardware", "gpu"]
+    about_the_run = [*about_the_server, "prompts", "longest"]
     assert subjects == ["cores", "files", "clock", "stamps", *about_the_run]
     assert "SIMULATED" in said.out
     assert f"{server.url}/metrics" in said.out

@@ -70,6 +70,7 @@ class Deployed:
             "layout_source": self.layout_source,
             "model": None if self.model is None else self.model.name,
             "model_source": None if self.model is None else self.model.source,
+            "asked": self.section.model_dump(mode="json", exclude_defaults=True),
         }
 
     def seen(self, gpus: Iterable[Mapping[str, Any]]) -> Deployed:

@@ -46,7 +46,10 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A server that was started here and is ready. `command` holds no secret; `secrets` are those that it hides."""
+    """A server that was started here and is ready. `command` holds no secret; `secrets` are those that it hides.
+
+    `words` are those behind --launch, `visible_gpus` is what CUDA_VISIBLE_DEVICES says to it.
+    """
 
     name: str
     process: Kept
@@ -56,6 +59,8 @@ class Engine:
     ready_after_s: float
     environment: Mapping[str, str]
     secrets: tuple[str, ...]
+    words: tuple[str, ...] = ()
+    visible_gpus: str | None = None
 
     def facts(self) -> dict[str, Any]:
         """For the run's result."""
@@ -115,6 +120,8 @@ def launched(adapter: Adapter, launch: Launch, headers: Headers, on_wait: OnWait
             ready_after_s=ready_after_s,
             environment=shown_environment(launch.environment),
             secrets=secrets,
+            words=settled(launch.words, launch.folder),
+            visible_gpus=environment.get("CUDA_VISIBLE_DEVICES"),
         )
     finally:
         process.stop()

@@ -76,6 +76,7 @@ def _engine(asked: Asked) -> dict[str, Any]:
         "tokenizer": None if asked.tokenizer is None else str(asked.tokenizer),
         "cacert": asked.cacert,
         "insecure": asked.insecure or None,
+        "hardware": asked.hardware.model_dump(mode="json", exclude_defaults=True) or None,
     }
     return {"target": asked.target, **{name: value for name, value in given.items() if value not in (None, [])}}
 

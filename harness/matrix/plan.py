@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from servemark.harness.clock import SECOND
 from servemark.harness.errors import BadInput
+from servemark.harness.hardware.section import HardwareSection
 from servemark.harness.launch.launching import WAIT_S
 from servemark.harness.launch.words import is_secret_name, secrets_in, split
 from servemark.harness.load.balance import BALANCES, DEFAULT
@@ -72,6 +73,9 @@ class EngineSection(Strict):
     tokenizer: str | None = Field(default=None, description="tokenizer.json, where the server has none")
     cacert: str | None = Field(default=None, description="authorities to trust for https (PEM)")
     insecure: bool = Field(default=False, description="do not verify the server's certificate")
+    hardware: HardwareSection = Field(
+        default_factory=HardwareSection, description="what it runs on, for MBU, MFU, limits and cost"
+    )
 
 
 class MatrixPlan(Strict):

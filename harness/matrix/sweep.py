@@ -209,6 +209,7 @@ class Sweep:
             cacert=section.cacert,
             insecure=section.insecure,
             quiet=self.quiet,
+            hardware=section.hardware.from_folder(self.plan.folder),
         )
 
     def _say(self, text: str) -> None:

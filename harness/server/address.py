@@ -134,7 +134,7 @@ def refuse_proxy(url: str) -> None:
     scheme = "https" if base.tls else "http"
     proxies = getproxies()
     variable = next((v for v in (scheme, "all") if proxies.get(v)), None)
-    if variable is None or _is_loopback(base.host):
+    if variable is None or is_loopback(base.host):
         return
     if proxy_bypass(f"{base.host}:{base.port}") or proxy_bypass(base.host):
         return
@@ -146,7 +146,7 @@ def refuse_proxy(url: str) -> None:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:

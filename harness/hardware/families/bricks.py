@@ -124,7 +124,7 @@ def stack(
         tied_embeddings=together,
         experts=count,
         experts_per_token=used,
-        max_context=fields.maybe("max_position_embeddings"),
+        max_context=fields.maybe("model_max_length", "max_position_embeddings"),
     )
 
 
