@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from servemark.dashboards import plots
 from servemark.dashboards.facts import UNCERTAIN
+from servemark.dashboards.hardware_columns import worded
 from servemark.dashboards.panels import Figure
-from servemark.dashboards.words import figure, milliseconds, share
+from servemark.dashboards.words import figure, milliseconds
 from servemark.harness.figures.knee import LEAST_LOADS
-from servemark.results.curves import Curve, Point
+from servemark.results.curves import Curve, Point, pareto
+
+if TYPE_CHECKING:
+    from rich.table import Table as Rows
 
 ROLES = ("ttft", "e2e", "decode", "tpot", "requests", "flight")
 Axis = tuple[Callable[[Point], float | None], str]
@@ -26,6 +30,24 @@ def of_figure(name: str, title: str) -> Axis:
 
 
 OUTPUT = of_figure("output_tps", "output tok/s")
+PER_GPU = of_figure("output_tps_per_gpu", "output tok/s per GPU")
+PER_USER: Axis = (lambda point: point.tps_per_user, "tok/s per user: 1 / TPOT p50")
+
+
+def grid(left: Sequence[int], head: Sequence[str], rows: Iterable[Sequence[str]]) -> Rows:
+    """For the terminal: columns as wide as `left` says, and after them figures, set to the right."""
+    from rich.table import Table as Rows
+    from rich.text import Text
+
+    made = Rows.grid(padding=(0, 2))
+    for width in left:
+        made.add_column(min_width=width)
+    for _ in head[len(left) :]:
+        made.add_column(justify="right", no_wrap=True, min_width=8)
+    made.add_row(*(Text(each, style="dim") for each in head))
+    for row in rows:
+        made.add_row(*map(Text, row))
+    return made
 
 
 def marked(point: Point, name: str, said: str) -> str:
@@ -34,8 +56,7 @@ def marked(point: Point, name: str, said: str) -> str:
 
 
 def shown(point: Point, name: str) -> str:
-    value = point.figure(name)
-    return marked(point, name, share(value) if name == "goodput_share" else figure(value))
+    return marked(point, name, worded(name, point.figure(name)))
 
 
 def name_of(curve: Curve, several: bool = True) -> str:
@@ -82,6 +103,22 @@ def chart(curves: Sequence[Curve], x: Axis, y: Axis, label: str, certified: str 
         "hovermode": "closest",
     }
     return Figure(label, traces, layout, 360, half=True)
+
+
+def pareto_chart(curves: Sequence[Curve]) -> Figure | None:
+    """Tokens/s per GPU against tokens/s per user, with each workload's points of which no other is better in both."""
+    drawn = chart(curves, PER_USER, PER_GPU, "Throughput per GPU against tok/s per user")
+    if drawn is None:
+        return None
+    best = pareto(curves)
+    joined = [_front(f"Pareto front, {name}" if len(best) > 1 else "Pareto front", own) for name, own in best.items()]
+    note = "Pareto front: points of which no other gives more to a user and more per GPU."
+    return Figure(drawn.label, [*joined, *drawn.data], drawn.layout, drawn.height, note if joined else "", half=True)
+
+
+def _front(name: str, best: Sequence[Point]) -> plots.Trace:
+    xs, ys = (plots.numbers([axis(point) or 0.0 for point in best]) for axis, _ in (PER_USER, PER_GPU))
+    return plots.line(xs, ys, name, "good", width=7, opacity=0.3)
 
 
 def _vertical(title: str, values: Sequence[float]) -> dict[str, Any]:

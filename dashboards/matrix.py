@@ -10,14 +10,16 @@ from urllib.parse import quote
 
 from servemark.dashboards import curves as drawn
 from servemark.dashboards.facts import UNCERTAIN
+from servemark.dashboards.hardware_columns import OF_HARDWARE, columns_of, worded
 from servemark.dashboards.page import moment, rendered
 from servemark.dashboards.panels import Cell, Note, Panel, Table, Verbatim
-from servemark.dashboards.words import NOTHING, figure, share
+from servemark.dashboards.words import NOTHING
 from servemark.results.curves import Curve, curves
 from servemark.results.schema import PAGE, items, number, part, text
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table as Rows
 
 WORDS = {
     "valid": "VALID",
@@ -70,10 +72,24 @@ def print_table(index: Mapping[str, Any], console: Console) -> None:
             word = Text(WORDS.get(state, state), style=COLOURS.get(state, "dim"))
             rows.add_row(word, _what(cell), *(_shown(cell, name) for name, _ in _FIGURES))
         console.print(rows, markup=False, highlight=False)
+        if (hardware := _hardware_rows(cells)) is not None:
+            console.print(hardware, markup=False, highlight=False)
         for reason, concerned in reasons(cells).items():
             console.print(Text(f"  {', '.join(map(_what, concerned))}: {reason}", style="dim"), highlight=False)
     if any(_uncertain(cell) for cell in items(index, "cells")):
         console.print(Text(f"\n{CERTIFIED}", style="dim"), highlight=False)
+
+
+def _hardware_rows(cells: Sequence[Mapping[str, Any]]) -> Rows | None:
+    """Below the others, as they would not fit beside them; None where nothing is known of the hardware."""
+    columns = _columns(cells)
+    rows = (("", _what(cell), *(_shown(cell, name) for name, _ in columns)) for cell in cells)
+    return drawn.grid((9, 18), ("", "", *(label for _, label in columns)), rows) if columns else None
+
+
+def _columns(cells: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    figures = [part(cell, "figures") for cell in cells]
+    return columns_of(lambda name: any(number(each.get(name)) is not None for each in figures))
 
 
 def _shown(cell: Mapping[str, Any], name: str) -> str:
@@ -81,7 +97,7 @@ def _shown(cell: Mapping[str, Any], name: str) -> str:
     value = number(part(cell, "figures").get(name))
     if value is None:
         return NOTHING
-    said = share(value) if name == "goodput_share" else figure(value)
+    said = worded(name, value)
     return f"{UNCERTAIN}{said}" if name in _uncertain(cell) else said
 
 
@@ -145,13 +161,15 @@ def simulated(cells: Iterable[Mapping[str, Any]]) -> str:
 def _panels(index: Mapping[str, Any], cells: list[dict[str, Any]]) -> Iterator[tuple[str, Panel]]:
     about = f"{text(index.get('about'), 1_000)} Each row is a run with a report of its own; latencies in ms."
     marks = [Note(f"{CERTIFIED}.", "dim")] if any(map(_uncertain, cells)) else []
-    yield "runs", Panel("Runs", about.strip(), [runs_table(cells), *marks])
+    yield "runs", Panel("Runs", about.strip(), [runs_table(cells), *_hardware_table(cells), *marks])
     found = curves(cells)
     figures = [
         chart
         for metric, label in (("ttft_p50_ms", "TTFT p50"), ("tpot_p50_ms", "TPOT p50"))
         if (chart := drawn.chart(found, drawn.OUTPUT, drawn.of_figure(metric, f"{label}, ms"), label)) is not None
     ]
+    if (per_gpu := drawn.pareto_chart(found)) is not None:
+        figures.append(per_gpu)
     if figures:
         about = (
             "Median latency against output tokens per second, a line for each engine and workload. Lines go through "
@@ -200,13 +218,19 @@ def runs_table(cells: Iterable[Mapping[str, Any]]) -> Table:
     return Table(head, [_row(cell) for cell in cells], numbers_from=5)
 
 
+def _hardware_table(cells: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    if columns := _columns(cells):
+        head = ("", "engine", "workload", "load", *(label for _, label in columns))
+        rows = [[*_named(cell), *(Cell(_shown(cell, name)) for name, _ in columns)] for cell in cells]
+        yield Table(head, rows, numbers_from=4, caption=OF_HARDWARE)
+
+
+def _named(cell: Mapping[str, Any]) -> list[Cell]:
+    names = (Cell(text(cell.get(key), 200)) for key in ("engine", "workload", "load"))
+    return [Cell(_word(cell), TONES.get(_state(cell), "")), *names]
+
+
 def _row(cell: Mapping[str, Any]) -> list[Cell]:
     folder = text(cell.get("folder"), 300)
-    names = [Cell(text(cell.get(key), 200)) for key in ("engine", "workload", "load")]
     report = Cell("report", link=f"{quote(folder)}/{PAGE}") if folder else Cell("")
-    return [
-        Cell(_word(cell), TONES.get(_state(cell), "")),
-        *names,
-        report,
-        *(Cell(_shown(cell, name)) for name, _ in _FIGURES),
-    ]
+    return [*_named(cell), report, *(Cell(_shown(cell, name)) for name, _ in _FIGURES)]

@@ -17,6 +17,10 @@ from markupsafe import Markup
 from servemark.dashboards import panels_verdict  # isort: skip
 from servemark.dashboards import panels_classes  # isort: skip
 from servemark.dashboards import panels_load  # isort: skip
+from servemark.dashboards import panels_hardware  # isort: skip
+from servemark.dashboards import panels_limit  # isort: skip
+from servemark.dashboards import panels_gpu  # isort: skip
+from servemark.dashboards import panels_cost  # isort: skip
 from servemark.dashboards import panels_requests  # isort: skip
 from servemark.dashboards import panels_server  # isort: skip
 from servemark.dashboards import panels_rest  # isort: skip
@@ -25,11 +29,15 @@ from servemark.dashboards.panels import PANELS, Data, Figure, Panel
 from servemark.dashboards.words import seconds
 from servemark.harness.errors import ResultUnusable
 from servemark.harness.figures.frame import Frame
-from servemark.harness.types import Record, ServerSample
+from servemark.harness.types import GpuSample, Record, ServerSample
 from servemark.results.schema import text
 
 __all__ = [
     "panels_classes",
+    "panels_cost",
+    "panels_gpu",
+    "panels_hardware",
+    "panels_limit",
     "panels_load",
     "panels_requests",
     "panels_rest",
@@ -47,9 +55,10 @@ def write_page(
     requests: Frame | Sequence[Record],
     samples: Sequence[ServerSample],
     path: Path,
+    gpu: Sequence[GpuSample] = (),
 ) -> Path:
     """Writes the page of a run to `path`. Raises ResultUnusable where it cannot."""
-    return write_html(render(run, requests, samples), path)
+    return write_html(render(run, requests, samples, gpu), path)
 
 
 def write_html(body: str, path: Path) -> Path:
@@ -65,10 +74,15 @@ def write_html(body: str, path: Path) -> Path:
     return path
 
 
-def render(run: Mapping[str, Any], requests: Frame | Sequence[Record], samples: Sequence[ServerSample] = ()) -> str:
+def render(
+    run: Mapping[str, Any],
+    requests: Frame | Sequence[Record],
+    samples: Sequence[ServerSample] = (),
+    gpu: Sequence[GpuSample] = (),
+) -> str:
     """The page as HTML."""
     frame = requests if isinstance(requests, Frame) else Frame.from_records(list(requests))
-    data = Data(run, frame, samples)
+    data = Data(run, frame, samples, gpu)
     shown = [(name, panel) for name, make in PANELS.items() if (panel := make(data)) is not None]
     return rendered(
         TEMPLATES[0],

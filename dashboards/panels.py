@@ -16,7 +16,7 @@ import numpy as np
 from servemark.harness.clock import SECOND
 from servemark.harness.figures.frame import MISSING, Floats, Frame, Ints
 from servemark.harness.registry import Registry
-from servemark.harness.types import ServerSample
+from servemark.harness.types import GpuSample, ServerSample
 from servemark.results.schema import number, part
 
 
@@ -124,6 +124,7 @@ class Data:
     run: Mapping[str, Any]
     frame: Frame
     samples: Sequence[ServerSample] = field(default_factory=tuple)
+    gpu: Sequence[GpuSample] = field(default_factory=tuple)
 
     @cached_property
     def zero_ns(self) -> int:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from servemark.dashboards.hardware_columns import columns_of, worded
 from servemark.dashboards.words import NOTHING, figure, share
 from servemark.results.schema import items, number, part, text
 
@@ -24,6 +25,14 @@ MONEY = {
     "output_tps_per_gpu": "{} output tok/s per GPU",
     "goodput_requests_per_usd": "{} good requests per $",
     "usd_per_million_output_tokens": "${} per 1M output tokens",
+}
+
+BY_RUNS = {
+    "output_tps_per_gpu": "{} output tok/s per GPU",
+    "usd_per_1m_output_slo": "{} per 1M output tokens of requests that met the SLO",
+    "joules_per_output_token": "{} J per output token",
+    "mbu": "MBU {}",
+    "mfu": "MFU {}",
 }
 
 
@@ -186,11 +195,25 @@ def _count(point: Mapping[str, Any]) -> str:
 
 
 def money(index: Mapping[str, Any]) -> str:
-    """What the answer's load costs; empty where no number of GPUs was given."""
+    """What the answer's load costs, and makes of its GPUs; empty where of these nothing was told."""
     found = part(index, "economics")
-    return ", ".join(
-        say.format(figure(number(found[name]))) for name, say in MONEY.items() if found.get(name) is not None
-    )
+    said = [say.format(figure(number(found[name]))) for name, say in MONEY.items() if found.get(name) is not None]
+    return ", ".join((*said, *_by_runs(index, found)))
+
+
+def _by_runs(index: Mapping[str, Any], told: Mapping[str, Any]) -> Iterator[str]:
+    """What the runs at the answer's load say of their hardware, on the whole."""
+    load = part(index, "answer").get("load")
+    for name, say in BY_RUNS.items():
+        value = mean(index, load, name)
+        if value is not None and told.get(name) is None:
+            yield say.format(worded(name, value))
+
+
+def columns(index: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Figures of the hardware that any run has."""
+    figures = [part(run, "figures") for run in items(index, "runs")]
+    return columns_of(lambda name: any(number(each.get(name)) is not None for each in figures))
 
 
 def rows(index: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -8,9 +8,10 @@ from typing import Any
 from urllib.parse import quote
 
 from servemark.dashboards import plots
+from servemark.dashboards.hardware_columns import OF_HARDWARE, worded
 from servemark.dashboards.page import moment, rendered, write_html
 from servemark.dashboards.panels import Cell, Facts, Figure, Note, Panel, Table, Verbatim
-from servemark.dashboards.search import HEAD, WORDS, load_of, mean, money, points_of, rows, sentence
+from servemark.dashboards.search import HEAD, WORDS, columns, load_of, mean, money, points_of, rows, sentence
 from servemark.dashboards.words import figure, share
 from servemark.results.schema import PAGE, items, number, part, text
 
@@ -61,7 +62,7 @@ def _panels(index: Mapping[str, Any], points: list[dict[str, Any]]) -> Iterator[
     about = (
         "All runs of a load together; `worth` is the effective number of requests. Latencies in ms, means of the runs."
     )
-    yield "points", Panel("Points", about, [_points(index)])
+    yield "points", Panel("Points", about, [_points(index), *_hardware(index)])
     yield "runs", Panel("Runs", "In the order in which they were made; each has a report of its own.", [_runs(index)])
     asked = [
         (name.replace("_", " "), _plain(value)) for name, value in part(index, "asked").items() if value is not None
@@ -146,6 +147,16 @@ def _points(index: Mapping[str, Any]) -> Table:
     return Table(HEAD, shown, numbers_from=2)
 
 
+def _hardware(index: Mapping[str, Any]) -> Iterator[Table]:
+    if known := columns(index):
+        loads = [point.get("load") for point in points_of(index)]
+        rows = [
+            [Cell(load_of(index, load)), *(Cell(worded(name, mean(index, load, name))) for name, _ in known)]
+            for load in loads
+        ]
+        yield Table(("load", *(label for _, label in known)), rows, caption=OF_HARDWARE)
+
+
 def _runs(index: Mapping[str, Any]) -> Table:
     shown = []
     for run in items(index, "runs"):
@@ -165,5 +176,5 @@ def _runs(index: Mapping[str, Any]) -> Table:
                 *(Cell(figure(number(figures.get(name)))) for name in ("ttft_p99_ms", "tpot_p50_ms", "output_tps")),
             ]
         )
-    head = ("run", "", "why", "report", "requests", "SLO met", "TTFT p99", "TPOT p50", "tok/s")
-    return Table(head, shown, numbers_from=4)
+    heads = ("run", "", "why", "report", "requests", "SLO met", "TTFT p99", "TPOT p50", "tok/s")
+    return Table(heads, shown, numbers_from=4)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from servemark.dashboards import curves as drawn
+from servemark.dashboards.hardware_columns import OF_HARDWARE, columns_of
 from servemark.dashboards.matrix import (
     CERTIFIED,
     COLOURS,
@@ -28,6 +29,7 @@ from servemark.results.schema import PAGE, items, text
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table as Rows
 
 _FIGURES = (
     ("output_tps", "tok/s"),
@@ -68,12 +70,25 @@ def print_table(index: Mapping[str, Any], console: Console) -> None:
             cells = (Text(drawn.shown(point, name), style="" if point.valid else "dim") for name, _ in _FIGURES)
             rows.add_row(Text(_word(point), style=COLOURS.get(point.state, "")), _load(point), *cells)
         console.print(rows, markup=False, highlight=False)
+        if (hardware := _hardware_rows(curve)) is not None:
+            console.print(hardware, markup=False, highlight=False)
         if said := drawn.knee_sentence(curve):
             console.print(Text(f"  {said}"), highlight=False)
     if any(_uncertain(point) for curve in found for point in curve.points):
         console.print(Text(f"\n{CERTIFIED}; latencies in ms", style="dim"), highlight=False)
     for reason, concerned in reasons(items(index, "cells")).items():
         console.print(Text(f"{', '.join(_cell(each) for each in concerned)}: {reason}", style="dim"), highlight=False)
+
+
+def _hardware_rows(curve: Curve) -> Rows | None:
+    """Below the others, as they would not fit beside them; None where nothing is known of the hardware."""
+    columns = _columns(curve)
+    rows = (("", _load(point), *(drawn.shown(point, name) for name, _ in columns)) for point in curve.points)
+    return drawn.grid((9,), ("", curve.axis or "", *(label for _, label in columns)), rows) if columns else None
+
+
+def _columns(curve: Curve) -> tuple[tuple[str, str], ...]:
+    return columns_of(lambda name: any(point.figure(name) is not None for point in curve.points))
 
 
 def _word(point: Point) -> str:
@@ -112,7 +127,7 @@ def render_sweep(index: Mapping[str, Any]) -> str:
 def _panels(index: Mapping[str, Any], cells: list[dict[str, Any]]) -> Iterator[tuple[str, Panel]]:
     found = curves(cells)
     about = "Latencies in ms. Of several runs at a load these are the medians of the VALID ones."
-    tables = [_points_table(curve, len(found) > 1) for curve in found]
+    tables = [table for curve in found for table in _tables(curve, len(found) > 1)]
     marks = [Note(f"{CERTIFIED}.", "dim")] if any(_uncertain(p) for curve in found for p in curve.points) else []
     yield "points", Panel("Points", about, [*tables, *marks])
     if charts := list(_charts(found)):
@@ -137,18 +152,28 @@ def _knees(found: Sequence[Curve]) -> list[Part]:
     ]
 
 
-def _points_table(curve: Curve, several: bool) -> Table:
+def _tables(curve: Curve, several: bool) -> Iterator[Table]:
     head = ("", curve.axis or "", *(label for _, label in _FIGURES), "report")
-    rows = [_row(point) for point in curve.points]
-    return Table(head, rows, caption=drawn.name_of(curve) if several else "")
+    name = drawn.name_of(curve) if several else ""
+    yield Table(head, [_row(point) for point in curve.points], caption=name)
+    if columns := _columns(curve):
+        head = ("", curve.axis or "", *(label for _, label in columns))
+        rows = [[_state(point), Cell(_load(point)), *_figures(point, columns)] for point in curve.points]
+        yield Table(head, rows, caption=": ".join(filter(None, (name, OF_HARDWARE))))
+
+
+def _state(point: Point) -> Cell:
+    return Cell(_word(point), TONES.get(point.state, ""))
+
+
+def _figures(point: Point, columns: Sequence[tuple[str, str]]) -> list[Cell]:
+    return [Cell(drawn.shown(point, name), "" if point.valid else "dim") for name, _ in columns]
 
 
 def _row(point: Point) -> list[Cell]:
-    tone = TONES.get(point.state, "")
-    figures = [Cell(drawn.shown(point, name), "" if point.valid else "dim") for name, _ in _FIGURES]
     folder = text(next((cell["folder"] for cell in point.cells if cell.get("folder")), ""), 300)
     report = Cell("report", link=f"{quote(folder)}/{PAGE}") if folder else Cell("")
-    return [Cell(_word(point), tone), Cell(_load(point)), *figures, report]
+    return [_state(point), Cell(_load(point)), *_figures(point, _FIGURES), report]
 
 
 def _charts(found: Sequence[Curve]) -> Iterator[Figure]:
@@ -166,7 +191,11 @@ def _charts(found: Sequence[Curve]) -> Iterator[Figure]:
         ),
         (found, drawn.OUTPUT, drawn.of_figure("tpot_p50_ms", "TPOT p50, ms"), "TPOT p50 against throughput", ""),
         (over, offered, drawn.of_figure("goodput", "goodput, req/s"), "Goodput against offered load", ""),
-        (found, per_user, drawn.OUTPUT, "Throughput against tok/s per user", ""),
     ):
         if (figure := drawn.chart(curve_set, x, y, label, name)) is not None:
             yield figure
+    per_gpu = drawn.pareto_chart(found)
+    if per_gpu is None:  # how many GPUs there are, nobody said
+        per_gpu = drawn.chart(found, per_user, drawn.OUTPUT, "Throughput against tok/s per user")
+    if per_gpu is not None:
+        yield per_gpu

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from servemark.dashboards import classes, sides
+from servemark.dashboards import classes, hardware, sides
 from servemark.dashboards.asked import load_facts
 from servemark.dashboards.facts import (
     LATENCIES,
@@ -67,6 +67,7 @@ def _blocks(run: Mapping[str, Any], folder: Path | None) -> Iterator[RenderableT
         ("Requests", _pairs(_requests(run))),
         ("Replicas", replica_table(run)),
         ("What this target cannot promise", _pairs(unpromised(run))),
+        ("Hardware", _pairs(hardware.lines(run))),
         ("Server", _pairs(_server(run))),
         ("Files", _pairs(_files(folder))),
     ):

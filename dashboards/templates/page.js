@@ -49,6 +49,10 @@
         shape.fillcolor = faded(colour("shade"), 0.05);
         shape.line = { width: 0 };
         shape.layer = "below";
+      } else if (shape.name === "held") {
+        shape.fillcolor = faded(colour("error"), 0.14);
+        shape.line = { width: 0 };
+        shape.layer = "below";
       } else {
         shape.line = { width: 1, dash: "dot", color: soft };
       }
