@@ -223,7 +223,7 @@ def test_a_sweep_goes_through_its_points_and_on_where_it_stopped() -> None:
         ("output tok/s", "TTFT p99, ms"),
         ("output tok/s", "TPOT p50, ms"),
         ("offered: concurrency", "goodput, req/s"),
-        ("tok/s per user, p50", "output tok/s"),
+        ("tok/s per user: 1 / TPOT p50", "output tok/s per GPU"),
     }
 
     before = index(root)

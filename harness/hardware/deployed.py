@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from servemark.harness.errors import BadInput
-from servemark.harness.hardware.config import load_model
+from servemark.harness.hardware.config import check_formats, load_model
 from servemark.harness.hardware.devices import Gpu, gpu, recognise
 from servemark.harness.hardware.known import find_model
 from servemark.harness.hardware.layout import Layout
@@ -91,6 +91,7 @@ class Deployed:
 
 def deployed(section: HardwareSection, told: Told, servers: int = 1) -> Deployed:
     """`servers` are the addresses that get load. BadInput where what the user says makes no sense."""
+    check_formats(section.dtype, section.kv_dtype)
     name = section.gpu or told.gpu
     kind = None if name is None else _kind(section, name)
     layout, source = _layout(section, told, servers)
