@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from servemark.dashboards.hardware import decimal
+from servemark.dashboards.hardware import decimal, texts
 from servemark.dashboards.words import figure
 from servemark.results.headline import known_gpus
 from servemark.results.schema import number, part, text
@@ -45,6 +45,8 @@ def _model(hardware: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     kept = decimal(number(found.get("weight_bytes")), "B")
     yield "weights", f"{text(found.get('weights'), 40)}, {kept}"
     yield "KV cache", f"{text(found.get('kv'), 40)}, {decimal(number(found.get('kv_bytes_per_token')), 'B')} per token"
+    if left_out := "; ".join(texts(found.get("left_out"))):
+        yield "left out", left_out
 
 
 def _steps(hardware: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

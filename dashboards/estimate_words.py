@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from servemark.dashboards.hardware import texts
 from servemark.dashboards.words import NOTHING, figure, share
 from servemark.results.schema import items, number, part, text
 
@@ -20,6 +21,7 @@ def model_line(found: Mapping[str, Any]) -> str:
         f"{text(model.get('name'), 120)}: {figure(params / 1e9)}B parameters{chosen}, "
         f"{text(model.get('weights'), 40)} weights {gigabytes(model.get('weight_bytes'))} GB, "
         f"{text(model.get('kv'), 40)} KV cache {number(model.get('kv_bytes_per_token')) or 0:,.0f} B per token"
+        + (f"; {left_out}" if (left_out := "; ".join(texts(model.get("left_out")))) else "")
     )
 
 

@@ -75,14 +75,7 @@ def _model(deployment: Deployed) -> dict[str, Any] | None:
     if arithmetic is None or model is None:
         return None
     return {
-        "name": model.name,
-        "source": model.source,
-        "params": model.params,
-        "active_params": model.active_params,
-        "weights": model.weights,
-        "weight_bytes": model.weight_bytes,
-        "kv": model.kv,
-        "kv_bytes_per_token": model.kv_bytes_per_token,
+        **model.facts(),
         "flops_per_token": dict(arithmetic.token_flops),
         "head_flops": dict(arithmetic.head_flops),
         "resident_bytes_per_gpu": arithmetic.resident_bytes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from servemark.harness.errors import ResultUnusable
+from servemark.harness.errors import BenchError, ResultUnusable
 from servemark.results.asked_slo import slo_of_run
 from servemark.results.recover import LoadedRun, load
 from servemark.results.schema import PARTIAL, RUN_JSON, part
@@ -31,7 +31,9 @@ def _newest() -> Path:
 
 
 def _worked_out(saved: LoadedRun) -> LoadedRun:
+    from servemark.harness.hardware.section import HardwareSection
     from servemark.results.evaluate import measured
+    from servemark.results.reworked import reworked
 
     try:
         slo = slo_of_run(saved.run)
@@ -39,4 +41,8 @@ def _worked_out(saved: LoadedRun) -> LoadedRun:
         slo = None
     found = measured(saved.frame(), saved.server_samples(), slo)
     found["server"] = part(saved.run, "server") | found["server"]
-    return replace(saved, run=saved.run | found)
+    found_out = replace(saved, run=saved.run | found)
+    try:
+        return reworked(found_out, HardwareSection())
+    except BenchError:  # a file that it was to be worked out of has gone since
+        return found_out

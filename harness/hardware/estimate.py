@@ -14,7 +14,7 @@ from typing import Any
 from servemark.harness.hardware.cost import costs
 from servemark.harness.hardware.devices import Gpu
 from servemark.harness.hardware.estimate_cycle import Cycle
-from servemark.harness.hardware.estimate_facts import asked_json, gpu_json, memory_json, model_json, run_json
+from servemark.harness.hardware.estimate_facts import asked_json, gpu_json, memory_json, run_json
 from servemark.harness.hardware.estimate_layouts import notes
 from servemark.harness.hardware.estimate_point import Point, Question, Row
 from servemark.harness.hardware.estimate_reached import nearest
@@ -191,7 +191,7 @@ def estimate(
     asked = [Deployment(question, gpu, layout, price) for gpu, price in kinds for layout in layouts]
     return {
         "kind": "estimate",
-        "model": model_json(question.model),
+        "model": question.model.facts(),
         "asked": asked_json(question),
         "gpus": [gpu_json(question.model, gpu) for gpu, _ in kinds],
         "like": [run_json(run, question.model, [gpu.name for gpu, _ in kinds], layouts) for run in question.runs],

@@ -15,20 +15,6 @@ from servemark.harness.hardware.model import Model
 from servemark.harness.hardware.work import SCORES
 
 
-def model_json(model: Model) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "source": model.source,
-        "params": model.params,
-        "active_params": model.active_params,
-        "weights": model.weights,
-        "weight_bytes": model.weight_bytes,
-        "kv": model.kv,
-        "kv_bytes_per_token": model.kv_bytes_per_token,
-        "max_context": model.architecture.max_context,
-    }
-
-
 def asked_json(question: Question) -> dict[str, Any]:
     engine, objectives = question.engine, question.objectives
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from servemark.harness.hardware.architecture import Architecture, Role
 
@@ -53,6 +54,21 @@ class Model:
     def kv_bytes_per_token(self) -> float:
         """What a further token takes in all layers, while no window is full."""
         return self.kv_element_bytes * sum(layer.kv_elements for layer in self.architecture.attention)
+
+    def facts(self) -> dict[str, Any]:
+        """For a result."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "params": self.params,
+            "active_params": self.active_params,
+            "weights": self.weights,
+            "weight_bytes": self.weight_bytes,
+            "kv": self.kv,
+            "kv_bytes_per_token": self.kv_bytes_per_token,
+            "max_context": self.architecture.max_context,
+            "left_out": list(self.left_out),
+        }
 
     def kv_bytes(self, context: int) -> float:
         """What one request with so many tokens holds; a layer with a window keeps no more than the window."""
