@@ -170,6 +170,7 @@ def run_of(wanted: list[Record], scraped: list[ServerSample] | None = None, **ch
             **server_part(scraped or []),
             **latencies_of_both(frame, scraped or []),
         },
+        "hardware": {},
         "clock": {
             "started_ns": START_NS,
             "started_wall": "2026-11-20T18:45:13.201+00:00",

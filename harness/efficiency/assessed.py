@@ -10,7 +10,7 @@ from typing import Any
 from servemark.harness.efficiency.load import Load, load_of
 from servemark.harness.efficiency.measured import Watched, mean_of, serving, watched
 from servemark.harness.efficiency.modelled import Modelled, Modeller, edges_of
-from servemark.harness.efficiency.readings import Level, grown, level
+from servemark.harness.efficiency.readings import Level, grown, level, pulled_in
 from servemark.harness.efficiency.seen import Seen, seen
 from servemark.harness.efficiency.speculation import Speculation, speculation
 from servemark.harness.efficiency.steps import Steps, steps
@@ -44,7 +44,16 @@ class Assessed:
 
     @cached_property
     def told_by_server(self) -> list[ServerSample]:
-        return whole(self.samples)
+        """For counters."""
+        return pulled_in(whole(self.samples), self._in_flight)
+
+    @cached_property
+    def _in_flight(self) -> Window:
+        """From the first request to the end of the last."""
+        if not len(self.frame):
+            return self.window
+        run = self.frame.whole_window()
+        return Window(min(run.start_ns, self.window.start_ns), max(run.end_ns, self.window.end_ns))
 
     @cached_property
     def speculation(self) -> Speculation:
@@ -110,7 +119,9 @@ class Assessed:
         return told(self.told_by_server, self.window, self.deployment.layout)
 
     def level(self, name: str) -> Level | None:
-        return level(self.told_by_server, name, self.window)
+        """A reading after the last request is one of an idle server, and says nothing of the time before it."""
+        samples = [each for each in whole(self.samples) if each.at_ns <= self._in_flight.end_ns]
+        return level(samples, name, self.window)
 
     def grown(self, name: str) -> float | None:
         return grown(self.told_by_server, name, self.window)

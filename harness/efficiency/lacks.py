@@ -9,6 +9,7 @@ from typing import Any
 from servemark.harness.efficiency.assessed import Assessed
 from servemark.harness.efficiency.shares import Share, databricks
 from servemark.harness.efficiency.timeline import possible
+from servemark.harness.errors import BadInput
 from servemark.harness.hardware.devices import recognise
 from servemark.harness.plaintext import one_line
 
@@ -35,8 +36,8 @@ def lacks(run: Assessed, rows: Sequence[Share], reached: Mapping[str, Any] | Non
     )
     yield from _mistaken(run)
     yield from _unmeasured(run)
-    if deployment.price is None:
-        yield "No cost: give a price with --gpu-price or --prices"
+    if deployment.price_lacks is not None:
+        yield f"No cost: {deployment.price_lacks}"
 
 
 def _mistaken(run: Assessed) -> Iterator[str]:
@@ -46,9 +47,11 @@ def _mistaken(run: Assessed) -> Iterator[str]:
         if named is None or not isinstance(each, Mapping):
             continue
         name, size = str(each.get("name") or ""), each.get("memory_bytes")
-        read = recognise(
-            name, size if isinstance(size, int) else None, tuple(map(Path, run.deployment.section.gpu_file))
-        )
+        files = tuple(map(Path, run.deployment.section.gpu_file))
+        try:
+            read = recognise(name, size if isinstance(size, int) else None, files)
+        except BadInput:  # a file that was there when the run began has changed; the run goes before it
+            return
         if read is not None and read.name != named.name:
             yield f"The GPU that was named is {named.name}, the one that was read is {read.name} ({one_line(name, 60)})"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -51,6 +51,16 @@ def grown(samples: Sequence[ServerSample], name: str, window: Window) -> float |
     """How far a counter moved in the window."""
     found = curve(samples, name, window)
     return None if found is None else found.grown(window)
+
+
+def pulled_in(samples: Sequence[ServerSample], run: Window) -> list[ServerSample]:
+    """With the last reading before a run stamped at its begin, and the first after it at its end.
+
+    A counter moves while requests are in flight: what it grew by between those two is of the run alone, and none of it
+    of the idle time around.
+    """
+    around = _around(samples, run)
+    return [replace(each, at_ns=min(max(each.at_ns, run.start_ns), run.end_ns)) for each in around]
 
 
 @dataclass(frozen=True, slots=True)
