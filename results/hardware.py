@@ -91,6 +91,7 @@ def _gpu(deployment: Deployed) -> dict[str, Any] | None:
         "title": gpu.title,
         "bandwidth_gb_s": gpu.bandwidth_gb_s,
         "memory_gb": gpu.memory_gb,
+        "memory_bytes": gpu.memory_bytes,
         "power_w": gpu.power_w,
         "achievable": gpu.achievable,
         "peaks": {name: peak.dense_tflops for name, peak in gpu.peaks.items()},
@@ -199,4 +200,5 @@ def _over_time(run: Assessed, zero_ns: int | None) -> list[dict[str, Any]]:
         return []
     names = [each.gpu for each in run.serving]
     start_s = 0.0 if zero_ns is None else (whole.start_ns - zero_ns) / SECOND
-    return over_time(modelled, run.deployment.gpu, run.deployment.gpus, run.gpu_samples, names, start_s)
+    each = run.deployment.layout.pipeline / run.speculation.tokens_per_step
+    return over_time(modelled, run.deployment.gpu, run.deployment.gpus, run.gpu_samples, names, start_s, each)

@@ -141,7 +141,7 @@ def test_nothing_is_suggested_without_figures() -> None:
         ("quantise_kv", {"kv_bytes": 1}),
         ("quantise_kv", {"kv_share": 0.05}),
         ("speculate", {"batch": 100.0}),
-        ("speculate", {"accepted": 0.8}),
+        ("speculate", {"drafts": True}),
         ("speculate", {"experts": True}),
         ("larger_batch", {"running": 390}),
         ("tensor_parallel", {"tpot_ratio": 3.0}),

@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from servemark.harness.clock import SECOND
 from servemark.harness.efficiency.assessed import Assessed
 from servemark.harness.efficiency.gap import CAUSES, Gap, explained
+from servemark.harness.efficiency.lacks import lacks
 from servemark.harness.efficiency.measured import mean_of, serving, watched
 from servemark.harness.efficiency.modelled import Modeller, edges_of
-from servemark.harness.efficiency.phases import Phases, alone, phases, quiet
+from servemark.harness.efficiency.phases import Phases, alone, phases
+from servemark.harness.efficiency.reached import limits
 from servemark.harness.efficiency.readings import curve, grown, level
 from servemark.harness.efficiency.seen import seen
 from servemark.harness.efficiency.shares import databricks, shares
+from servemark.harness.efficiency.spans import quiet
 from servemark.harness.efficiency.speculation import Speculation, speculation
 from servemark.harness.efficiency.steps import chain, steps
 from servemark.harness.figures.frame import Frame, Window
@@ -27,6 +30,7 @@ from servemark.harness.hardware.deployed import Deployed
 from servemark.harness.hardware.layout import Layout
 from servemark.harness.hardware.work import Arithmetic
 from servemark.harness.types import GpuSample, ServerSample
+from servemark.results.hardware import hardware_part
 from tests.frames import answer, at, frame
 from tests.made_models import gpu, gqa, model
 
@@ -134,6 +138,51 @@ def test_tokens_that_speculation_gives_share_a_read_and_cost_what_was_checked() 
     assert of(drafted, "mbu") == pytest.approx(6 * WEIGHTS + read + KV * (15 + 55 + 5))
 
 
+def test_a_bound_at_the_largest_batch_takes_drafts_for_granted_too() -> None:
+    told = counters(WHOLE, iterations=6, spec_drafts=3, spec_draft_tokens=12, spec_accepted_tokens=3)
+    bounds = []
+    for samples in (counters(WHOLE, iterations=6), told):
+        run = assessed(samples=samples)
+        arithmetic, load, total = run.deployment.arithmetic, run.load, run.total
+        assert arithmetic is not None
+        assert load is not None
+        assert total is not None
+        found = limits(arithmetic, gpu(), load, total, run.speculation, {}, None, 9.0)["throughput"]
+        bounds.append((load, found["bound_at_largest_batch"]))
+    assert bounds[1][1] == pytest.approx(2 * bounds[0][1])
+    # Six decoded tokens are of three requests' steps, which three more requests took with their prompts.
+    assert (bounds[1][0].batch, bounds[1][0].sharing) == (pytest.approx(3 / 6), pytest.approx(6 / 6))
+
+
+def test_the_batch_over_time_is_in_requests_of_a_server() -> None:
+    """6 tokens at 2 a step for each request, and two stages with a part of the batch each."""
+    told = counters(WHOLE, iterations=12, spec_drafts=3, spec_draft_tokens=12, spec_accepted_tokens=3)
+    layout = Layout(pipeline=2)
+    made_on = Deployed(gpu=gpu(), model=SMALL, layout=layout, gpus=2)
+    part = hardware_part(RUN, WHOLE, told, (), {}, made_on, zero_ns=at(0))
+    batches = [each["batch"] for each in part["efficiency"]["over_time"]]
+    assert batches == [pytest.approx(6 / 2 / (12 * 0.601) * 2)]
+
+
+def test_steps_without_a_draft_give_one_token() -> None:
+    """Two requests get 40 tokens after their first: 10 drafts of 3 gave 20 of them, and 20 steps had no draft."""
+    told = counters(
+        WHOLE, generation_tokens=42, ttft_count=2, spec_drafts=10, spec_draft_tokens=30, spec_accepted_tokens=10
+    )
+    spec = speculation(told, WHOLE)
+    assert spec.tokens_per_step == pytest.approx(40 / 30)
+    assert spec.verified == pytest.approx((30 + 30) / 40)
+    assert spec.accepted == pytest.approx(1 / 3)
+
+
+def test_drafts_that_are_counted_alone_tell_the_tokens_of_a_step() -> None:
+    """As SGLang has it: 42 tokens of two answers, 40 of them from 10 checks of a draft."""
+    spec = speculation(counters(WHOLE, generation_tokens=42, ttft_count=2, spec_drafts=10), WHOLE)
+    assert (spec.tokens_per_step, spec.drafts, spec.on) == (pytest.approx(4), True, False)
+    plain = speculation(counters(WHOLE, generation_tokens=42, ttft_count=2, spec_drafts=0), WHOLE)
+    assert plain == Speculation()
+
+
 def test_tokens_without_counts_are_spread_and_prompts_without_a_length_are_named() -> None:
     spread = answer(0, 0, (100, 200), tokens=(None, None), output_tokens=6, prompt_tokens=None)
     found = seen(frame(spread))
@@ -216,7 +265,7 @@ def test_chunks_of_answers_that_follow_each_other_count_steps() -> None:
     """Steps every 10 ms from 0 to 1 s; answers begin and end at different ones, and all get a chunk from each."""
     rows = [answer(i, 0, [10.0 * k for k in range(first, last + 1)]) for i, (first, last) in enumerate(_SPANS)]
     taken = set().union(*(range(first, last + 1) for first, last in _SPANS))
-    assert len(chain(frame(*rows))) == len(taken)
+    assert len(chain(frame(*rows))[0]) == len(taken)
     found = steps(frame(*rows), (), Window(at(-10), at(1010)), Layout())
     assert found is not None
     assert found.source == "chunks"
@@ -230,9 +279,36 @@ _SPANS = ((0, 20), (5, 9), (15, 40), (18, 30), (60, 61), (61, 80), (90, 90))
 def test_a_chain_has_each_step_once(spans: list[tuple[int, int]]) -> None:
     rows = [answer(i, 0, [10.0 * k for k in range(first, first + more + 1)]) for i, (first, more) in enumerate(spans)]
     taken = set().union(*(range(first, first + more + 1) for first, more in spans))
-    stamps = np.sort(chain(frame(*rows)))
+    stamps = np.sort(chain(frame(*rows))[0])
     assert {round((stamp - at(0)) / 1e7) for stamp in stamps.tolist()} == taken
     assert len(stamps) == len(taken)
+
+
+def test_chunks_of_one_step_that_come_one_after_the_other_are_one_step() -> None:
+    """Three requests of three tokens each run at a time, and their chunks of a step come 0.4 ms apart."""
+    rows = [answer(3 * i + j, 0, [10.0 * (i * 3 + k) + 0.4 * j for k in range(3)]) for i in range(50) for j in range(3)]
+    assert len(chain(frame(*rows))[0]) == 150
+    found = steps(frame(*rows), (), Window(at(-10), at(1600)), Layout())
+    assert found is not None
+    assert found.count(Window(at(-10), at(1600))) == pytest.approx(150)
+
+
+def test_chunks_of_several_tokens_hold_several_steps_where_nothing_is_drafted() -> None:
+    """As with --stream-interval 4: 400 steps of 10 ms in 100 chunks."""
+    rows = frame(*(answer(i, 0, [10 + 40.0 * k for k in range(100)], tokens=[4] * 100) for i in range(3)))
+    window = Window(at(0), at(4000))
+    found = steps(rows, counters(window, iterations=400), window, Layout())
+    assert found is not None
+    assert (found.source, found.agreed) == ("counter", True)
+    assert found.count(window) == pytest.approx(400)
+    drafted = counters(window, iterations=100, spec_drafts=300, spec_draft_tokens=900, spec_accepted_tokens=900)
+    found = steps(rows, drafted, window, Layout())
+    assert found is not None
+    assert (found.agreed, found.count(window)) == (True, pytest.approx(100))
+    untold = steps(rows, (), window, Layout())
+    assert untold is not None
+    assert untold.count(window) == pytest.approx(100)
+    assert "held 4 tokens: without drafts there were as many more steps" in untold.note
 
 
 def test_a_counter_that_agrees_with_the_chunks_says_how_many_and_they_say_when() -> None:
@@ -315,6 +391,25 @@ def test_a_prompt_in_flight_ends_the_time_of_decode_at_the_last_whole_step() -> 
     assert found["seconds"] == pytest.approx(0.9 + 0.89)
 
 
+def test_a_chunk_of_several_tokens_is_several_steps_of_decode_too() -> None:
+    """The same steps, of which the server sends four in a chunk."""
+    window = Window(at(0), at(2500))
+    every = counters(window, iterations=200)
+    sparse = frame(
+        *(answer(i, 0, [100 + 40.0 * k for k in range(50)], tokens=[1] + [4] * 49, done_ns=at(2200)) for i in range(4))
+    )
+    one, four = apart(assessed(_steady(), every, window=window)).decode, apart(assessed(sparse, every, window=window))
+    assert isinstance(one, dict)
+    assert isinstance(four.decode, dict)
+    assert four.decode["batch"] == pytest.approx(4)
+    assert four.decode["mbu"] == pytest.approx(one["mbu"], rel=0.01)
+
+
+def test_answers_of_one_token_have_no_decode() -> None:
+    run = assessed(frame(*(answer(i, 100 * i, (90,)) for i in range(9))), counters(WHOLE, iterations=9))
+    assert "nothing was decoded" in str(apart(run).decode)
+
+
 def test_decode_goes_by_the_gaps_where_prompts_are_always_in_flight() -> None:
     busy = [answer(i, 0, [100 + 10 * k for k in range(100)]) for i in range(4)]
     waiting = answer(9, 0, (1090, 1100), sent=0)  # all the while on its way to a first token
@@ -323,6 +418,12 @@ def test_decode_goes_by_the_gaps_where_prompts_are_always_in_flight() -> None:
     assert isinstance(found, dict)
     assert found["how"] == "icl"
     assert "10 ms" in found["note"]
+    load = run.load
+    assert load is not None
+    assert load.batch is not None
+    assert load.context is not None
+    moved = WEIGHTS + load.batch * KV * (load.context + 1)
+    assert found["mbu"] == pytest.approx(moved / 0.01 / 3350e9)
 
 
 def test_prefill_is_told_at_a_concurrency_of_one_only() -> None:
@@ -363,6 +464,16 @@ def test_idle_gpus_beside_those_that_serve_do_not_count() -> None:
     assert [each.gpu for each in chosen] == ["a"]
     assert mean_of(chosen, "dram_active") == pytest.approx(0.7)
     assert mean_of(chosen, "tensor_active") is None
+
+
+def test_a_gpu_that_was_lost_is_not_replaced_by_an_idle_one() -> None:
+    """Two of three serve; one of them tells nothing after half a second."""
+    busy, lost = _gpu_samples("a", dram_active=[0.7] * 5), _gpu_samples("b", dram_active=[0.7] * 5)[:3]
+    idle = _gpu_samples("c", dram_active=[0.01] * 5)
+    run = assessed(gpu_samples=[*idle, *busy, *lost], layout=Layout(tensor=2))
+    assert {each.gpu for each in run.serving} == {"a", "b"}
+    assert not [row for row in shares(run) if row.how == "measured"]
+    assert "No measured MBU: not all GPUs told it in most of the window" in list(lacks(run, shares(run), None))
 
 
 def test_energy_comes_from_the_counter_else_from_the_power() -> None:

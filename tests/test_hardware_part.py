@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from servemark.harness.hardware.devices import gpu
 from servemark.harness.hardware.known import known_model
 from servemark.harness.hardware.layout import Layout
 from servemark.harness.hardware.prices import Price
-from servemark.harness.types import GpuSample
+from servemark.harness.types import GpuSample, Record
 from servemark.results.hardware import hardware_part
 from tests.frames import answer, at, failed, frame
 from tests.virtual_run import VirtualRun, virtual_run
@@ -79,6 +80,25 @@ def test_steps_are_found_without_the_servers_counter() -> None:
     assert value(without, "mbu") == pytest.approx(value(with_counter, "mbu"), rel=0.02)
 
 
+@pytest.mark.parametrize("outputs", [(1,), (1, 2, 3, 4, 5), (2,), (60,)])
+def test_the_bound_of_throughput_holds_for_short_answers_too(outputs: tuple[int, ...]) -> None:
+    """An engine that reaches 80 % of the bandwidth in every step makes 80 % of what the hardware allows, not more."""
+    requests = [(12 * (i // 4), 10, outputs[i % len(outputs)]) for i in range(400)]
+    run = virtual_run(requests, step_overhead_us=0.0)
+    throughput = part_of(run, made_on())["limits"]["throughput"]
+    assert throughput["note"] is None
+    idle = value(part_of(run, made_on()), "mbu") / 0.8
+    assert throughput["ratio"] == pytest.approx(0.8 * idle, rel=0.02)
+
+
+def test_least_time_counts_weights_that_are_read_beside_a_prompts_arithmetic_once() -> None:
+    """Every step has a prompt and is bound by its arithmetic, of which the engine reaches 60 %."""
+    run = virtual_run([(0, 1000, 1)] * 30, step_overhead_us=0.0, max_num_batched_tokens=1000)
+    found = next(each for each in part_of(run, made_on())["binding"]["evidence"] if "prompts" in each["figure"])
+    assert found["value"] == pytest.approx(1, abs=0.02)
+    assert "61% of the window" in found["text"]
+
+
 def test_decode_reaches_the_share_that_the_engine_was_given() -> None:
     """80 % of the bandwidth and no overhead: decode by itself has an MBU of 80 %, and TPOT is 1/0.8 of its floor."""
     run = virtual_run([(0, 100, 400)] * 8, step_overhead_us=0.0)
@@ -87,6 +107,41 @@ def test_decode_reaches_the_share_that_the_engine_was_given() -> None:
     assert part["limits"]["tpot"]["ratio"] == pytest.approx(1.25, rel=0.02)
     assert part["limits"]["tpot"]["binding"] == "bandwidth"
     assert part["binding"]["resource"] == "bandwidth"
+
+
+@pytest.mark.parametrize("model", ["qwen3-30b-a3b", "deepseek-v2-lite"])
+def test_experts_of_steps_that_differ_in_size_are_not_those_of_the_mean_step(model: str) -> None:
+    """Steps of 1 to 30 requests, each at 80 % of the bandwidth: the mean batch would read a quarter more."""
+    run = virtual_run(MIX, model=model, step_overhead_us=0.0)
+    part = part_of(run, made_on(model))
+    assert part["efficiency"]["per_phase"]["decode"]["mbu"] == pytest.approx(0.8, rel=0.02)
+    assert part["limits"]["throughput"]["ratio"] <= value(part, "mbu") + 1e-9
+
+
+@pytest.mark.parametrize("tokens", [2, 5])
+def test_chunks_of_several_tokens_change_no_figure(tokens: int) -> None:
+    run = virtual_run(MIX, step_overhead_us=0.0)
+    records = [_in_chunks(run.frame, row, tokens) for row in range(len(run.frame))]
+    sparse = VirtualRun(frame(*records), run.samples, run.window)
+    fine, coarse = part_of(run, made_on()), part_of(sparse, made_on())
+    assert value(coarse, "mbu") == pytest.approx(value(fine, "mbu"), rel=0.01)
+    assert value(coarse, "mfu") == pytest.approx(value(fine, "mfu"), rel=0.01)
+    assert coarse["efficiency"]["steps"]["approximate"] is False
+    assert coarse["efficiency"]["per_phase"]["decode"]["mbu"] == pytest.approx(0.8, rel=0.03)
+
+
+def _in_chunks(whole: Frame, row: int, tokens: int) -> Record:
+    """The first token by itself, then so many in a chunk, at the stamp of the last."""
+    stamps = whole.chunk_ns[whole.offsets[row] : whole.offsets[row + 1]].tolist()
+    ends = sorted({0, len(stamps) - 1, *range(tokens, len(stamps), tokens)})
+    return answer(
+        row,
+        (whole["intended_ns"][row] - at(0)) / 1e6,
+        [(stamps[end] - whole["intended_ns"][row]) / 1e6 for end in ends],
+        tokens=[1, *(later - end for end, later in pairwise(ends))],
+        prompt_tokens=int(whole["prompt_tokens"][row]),
+        sent_ns=int(whole["sent_ns"][row]),
+    )
 
 
 def test_prefill_alone_reaches_the_share_of_the_arithmetic() -> None:

@@ -21,6 +21,8 @@ from servemark.harness.server.samples import whole
 from servemark.harness.types import GpuSample, ServerSample
 
 FINE = 10
+LEAST_IDLE_S = 2.0
+"""NVML's utilisation is a mean over as much as a second, so a short burst may not show."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,13 @@ class Assessed:
         """The window as one bin, added up from short ones: how many experts a step reads hangs on its own batch."""
         if self.modeller is None or self.window.seconds <= 0:
             return None
-        return self.modeller.over(edges_of(self.window, FINE)).total()
+        return self.modeller.over(edges_of(self.window, self._fine)).total()
+
+    @property
+    def _fine(self) -> int:
+        """Bins of a second that hold several chunks of each answer, or a chunk of several tokens were one step's."""
+        gap_ms = self.value("icl", "p50")
+        return FINE if not gap_ms else int(min(FINE, max(1, 250 // gap_ms)))
 
     @cached_property
     def load(self) -> Load | None:
@@ -109,7 +117,18 @@ class Assessed:
     @cached_property
     def serving(self) -> Sequence[Watched]:
         """The GPUs of the deployment, as far as they were read."""
-        return serving([each for each in self.watched if each.samples], self.deployment.gpus)
+        return () if self.strangers else serving(self._read, self.deployment.gpus)
+
+    @cached_property
+    def _read(self) -> list[Watched]:
+        return [each for each in self.watched if each.samples]
+
+    @cached_property
+    def strangers(self) -> bool:
+        """The GPUs that were read did nothing at all while answers came: an address here may lead elsewhere."""
+        told = [each.mean(name) for each in self._read for name in ("utilisation", "sm_active", "dram_active")]
+        known = [mean for mean in told if mean is not None]
+        return bool(known) and not any(known) and self.window.seconds > LEAST_IDLE_S and bool(self.frame.ok.any())
 
     def measured(self, field_name: str) -> float | None:
         return mean_of(self.serving, field_name)

@@ -29,8 +29,9 @@ def few_clients(facts: Facts, limits: Thresholds) -> Evidence | None:
     share = facts.clients / facts.largest_batch
     if share >= limits.few_clients or (facts.kv_usage or 0.0) >= limits.few_clients:
         return None
+    clients = "one client" if facts.clients == 1 else f"{facts.clients} clients"
     text = (
-        f"A closed loop of {facts.clients} clients leaves room: memory holds {facts.largest_batch:.0f} such requests, "
+        f"A closed loop of {clients} leaves room: memory holds {facts.largest_batch:.0f} such requests, "
         f"nothing waits, and {_peaks(facts)}."
     )
     return Evidence("clients / largest batch", share, limits.few_clients, text)

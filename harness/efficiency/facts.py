@@ -61,8 +61,9 @@ class Facts:
     gpus_per_server: int = 1
     memory_share: float | None = None
     """Share of a GPU's memory that the weights take."""
+    drafts: bool = False
     accepted: float | None = None
-    """Share of drafted tokens; None without speculation."""
+    """Share of drafted tokens; None without speculation, and where the server does not tell."""
     experts: bool = False
 
     checks: Mapping[str, str] = field(default_factory=dict)

@@ -12,7 +12,6 @@ from servemark.harness.efficiency.assessed import Assessed
 from servemark.harness.efficiency.evidence import CLIENT_CHECKS
 from servemark.harness.efficiency.facts import Facts
 from servemark.harness.efficiency.shares import Share, best, main_dtype
-from servemark.harness.hardware.limits import GB
 
 NARROWER = ("fp8", "int8", "fp4")
 
@@ -56,6 +55,7 @@ def facts_of(run: Assessed, rows: list[Share], limits: Mapping[str, Any] | None)
         icl_p50_ms=run.value("icl", "p50"),
         icl_p99_ms=run.value("icl", "p99"),
         **_deployment(run),
+        drafts=run.speculation.drafts,
         accepted=run.speculation.accepted,
         checks={code: severity for code in CLIENT_CHECKS if (severity := run.check(code)) is not None},
     )
@@ -79,7 +79,10 @@ def _cached_share(run: Assessed) -> float | None:
 
 
 def _shares_of_work(run: Assessed) -> dict[str, Any]:
-    """Parts of the bytes; and of the least time, in which prompts compute and all else moves bytes."""
+    """Parts of the bytes; and of the least time, in which prompts compute and all else moves bytes.
+
+    Weights that are read while a prompt is computed take no time of their own.
+    """
     total, gpu, gpus = run.total, run.deployment.gpu, run.deployment.gpus
     if total is None:
         return {}
@@ -91,7 +94,8 @@ def _shares_of_work(run: Assessed) -> dict[str, Any]:
         return found
     computing = sum(float(each[0]) / gpu.flops_per_s(dtype) for dtype, each in total.prefill_flops.items()) / gpus
     moving = moved / gpu.bytes_per_s / gpus
-    least = computing + moving
+    beside = moving * found["weights_share"] * float(total.prefill_steps[0] / total.steps[0])
+    least = computing + moving - min(computing, beside)
     return found | {"busy": least / run.window.seconds, "prefill_share": computing / least}
 
 
@@ -113,5 +117,5 @@ def _deployment(run: Assessed) -> dict[str, Any]:
     faster = [each for each in NARROWER if each in gpu.peaks and gpu.flops_per_s(each) > 1.5 * gpu.flops_per_s(dtype)]
     return found | {
         "narrower": faster[0] if faster and dtype == "bf16" else None,
-        "memory_share": arithmetic.resident_bytes / (gpu.memory_gb * GB),
+        "memory_share": arithmetic.resident_bytes / gpu.memory_bytes,
     }

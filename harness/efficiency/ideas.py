@@ -128,7 +128,7 @@ def prefix_caching(facts: Facts, binds: str, limits: Thresholds) -> Trigger | No
 
 @idea("speculate", "Leviathan et al., Fast Inference from Transformers via Speculative Decoding, 2023")
 def speculate(facts: Facts, binds: str, limits: Thresholds) -> Trigger | None:
-    if facts.accepted is not None or facts.batch is None or facts.batch > limits.low_batch:
+    if facts.drafts or facts.batch is None or facts.batch > limits.low_batch:
         return None
     if facts.tpot_binding != "bandwidth" or facts.experts or binds == "compute":
         return None

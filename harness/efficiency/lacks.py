@@ -13,6 +13,8 @@ from servemark.harness.errors import BadInput
 from servemark.harness.hardware.devices import recognise
 from servemark.harness.plaintext import one_line
 
+GB = 1e9
+
 
 def lacks(run: Assessed, rows: Sequence[Share], reached: Mapping[str, Any] | None) -> Iterator[str]:
     """A sentence for each thing that is not known, and why."""
@@ -24,7 +26,9 @@ def lacks(run: Assessed, rows: Sequence[Share], reached: Mapping[str, Any] | Non
     if run.whole_run:
         yield "There is no steady window, as all requests came at once: these are figures of the whole run"
     if run.total is not None and run.steps is None:
-        yield "No modelled MBU: the server does not count its steps, and its answers did not come in pieces"
+        counts = run.grown("iterations") is not None
+        why = "counted no step" if counts else "does not count its steps"
+        yield f"No modelled MBU: the server {why}, and its answers did not come in pieces"
     if run.seen.unknown_prompts:
         yield f"{run.seen.unknown_prompts} requests whose prompt's length is not known are not modelled"
     yield from (row.note for row in rows if row.value is None)
@@ -35,9 +39,19 @@ def lacks(run: Assessed, rows: Sequence[Share], reached: Mapping[str, Any] | Non
         str(each["note"]) for each in (reached or {}).values() if isinstance(each, Mapping) and each.get("note")
     )
     yield from _mistaken(run)
+    yield from _too_large(run)
     yield from _unmeasured(run)
     if deployment.price_lacks is not None:
         yield f"No cost: {deployment.price_lacks}"
+
+
+def _too_large(run: Assessed) -> Iterator[str]:
+    gpu, arithmetic = run.deployment.gpu, run.deployment.arithmetic
+    if gpu is not None and arithmetic is not None and arithmetic.resident_bytes > gpu.memory_gb * GB:
+        yield (
+            f"{arithmetic.resident_bytes / GB:,.1f} GB of weights a GPU do not fit into the {gpu.memory_gb:g} GB of "
+            f"{gpu.name}: the GPU, how many there are, the model or its format is not as it was named"
+        )
 
 
 def _mistaken(run: Assessed) -> Iterator[str]:
@@ -58,10 +72,19 @@ def _mistaken(run: Assessed) -> Iterator[str]:
 
 def _unmeasured(run: Assessed) -> Iterator[str]:
     read, gpus = len(run.serving), run.deployment.gpus
+    if run.strangers:
+        yield (
+            "The GPUs that were read did nothing while answers came, so the server has others, and nothing here is "
+            "measured: name its exporter with --gpu-metrics, or its GPUs with --gpu-index"
+        )
+        return
     if not read:
-        yield "No GPU was read: nothing here is measured"
+        when = " in the window" if run.gpu_samples else ""
+        yield f"No GPU was read{when}: nothing here is measured"
         return
     if read < gpus:
         yield f"{read} of the {gpus} GPUs were read: no energy is told"
     if run.measured("dram_active") is None:
-        yield "No measured MBU: these GPUs do not tell their DRAM traffic"
+        some = any(each.levels.get("dram_active") or each.busy[:1] > (0.0,) for each in run.serving)
+        why = "not all GPUs told it in most of the window" if some else "these GPUs do not tell their DRAM traffic"
+        yield f"No measured MBU: {why}"

@@ -18,11 +18,13 @@ from servemark.harness.hardware.layout import Layout
 class Load:
     """`batch` is the requests of one server that decode at a time, `running` those of all servers.
 
+    `sharing` are those that take a step together, of which some take it with their prompt.
     `context` is what is cached before a decoded token; prompts and outputs are those of requests that began to answer
     in the window. None where nothing was decoded, or began.
     """
 
     batch: float | None
+    sharing: float | None
     running: float | None
     context: float | None
     prompt: float | None
@@ -41,14 +43,14 @@ def load_of(
     outputs = frame["output_tokens"][begun.rows]
     decoding = _decoding(frame, window)
     steps, decoded = float(total.steps[0]), float(total.decoded[0])
-    if decoded <= 0:
-        batch = None
-    elif steps > 0:
-        batch = decoded / steps / spec.tokens_per_step * layout.pipeline
+    given, first = decoded / spec.tokens_per_step, float(total.begun[0])
+    if steps > 0:
+        batch, sharing = given / steps * layout.pipeline, (given + first) / steps * layout.pipeline
     else:
-        batch = decoding / layout.replicas
+        batch, sharing = decoding / layout.replicas, None
     return Load(
-        batch=batch,
+        batch=batch if decoded > 0 else None,
+        sharing=sharing if given + first > 0 else None,
         running=decoding or None,
         context=float(total.contexts[0]) / decoded if decoded > 0 else None,
         prompt=_mean(begun.prompts),

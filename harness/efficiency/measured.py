@@ -31,6 +31,8 @@ class Watched:
     joules: float | None = None
     energy_source: str | None = None
     throttled_share: float | None = None
+    busy: tuple[float, ...] = ()
+    """Means of what was read in the window, however little: of a GPU that was lost in it too."""
 
     def mean(self, name: str) -> float | None:
         found = self.levels.get(name)
@@ -49,14 +51,20 @@ def _watched(gpu: str, samples: Sequence[GpuSample], window: Window) -> Watched:
     levels = {name: weighted(readings(samples, name), window) for name in LEVELS}
     held = weighted([(at_ns, float(harmful(bits))) for at_ns, bits in readings(samples, "throttle")], window)
     joules, source = _joules(samples, window)
+    inside = [sample for sample in samples if window.start_ns <= sample.at_ns < window.end_ns]
     return Watched(
         gpu=gpu,
         levels={name: found for name, found in levels.items() if found is not None},
-        samples=sum(window.start_ns <= sample.at_ns < window.end_ns for sample in samples),
+        samples=len(inside),
         joules=joules,
         energy_source=source,
         throttled_share=None if held is None else held.mean,
+        busy=tuple(_plain_mean([value for _, value in readings(inside, name)]) for name in _BUSY),
     )
+
+
+def _plain_mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 def readings(samples: Sequence[GpuSample], name: str) -> Readings:
@@ -68,8 +76,7 @@ _BUSY = ("dram_active", "sm_active", "utilisation", "power", "memory_used")
 
 def serving(gpus: Sequence[Watched], wanted: int) -> Sequence[Watched]:
     """The busiest, where more are read than serve."""
-    busy = sorted(gpus, key=lambda each: [-(each.mean(name) or 0.0) for name in _BUSY])
-    return gpus if len(gpus) <= wanted else busy[:wanted]
+    return gpus if len(gpus) <= wanted else sorted(gpus, key=lambda each: each.busy, reverse=True)[:wanted]
 
 
 def mean_of(gpus: Sequence[Watched], name: str) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +10,12 @@ import numpy as np
 from servemark.harness.clock import SECOND
 from servemark.harness.efficiency.load import Load
 from servemark.harness.efficiency.modelled import Modelled, Modeller
-from servemark.harness.efficiency.steps import chain
+from servemark.harness.efficiency.seen import Decoded
+from servemark.harness.efficiency.spans import quiet, to_last_step, within
+from servemark.harness.efficiency.steps import SEVERAL, chain
 from servemark.harness.efficiency.timeline import possible
-from servemark.harness.figures.chunks import chunk_gaps
-from servemark.harness.figures.frame import MISSING, Floats, Frame, Ints, Mask, Window
+from servemark.harness.figures.chunks import chunk_gaps, token_gaps
+from servemark.harness.figures.frame import MISSING, Floats, Frame, Ints, Window
 from servemark.harness.hardware.devices import Gpu
 from servemark.harness.hardware.utilisation import mbu, mfu
 from servemark.harness.hardware.work import SCORES, Work
@@ -24,6 +25,8 @@ LEAST_SHARE = 0.05
 LEAST_STEPS = 20
 MOST_PREFILL = 0.3
 """Of the steps with a prompt in them, for the median gap to be one of a step without."""
+TOGETHER = 4
+"""Steps that are taken to have the same batch."""
 
 _QUEUES = (
     "TTFT holds waiting as well as prefill as soon as two requests are in flight at once; prefill alone shows in a run "
@@ -71,20 +74,24 @@ def _between_prompts(frame: Frame, window: Window, modeller: Modeller, gpu: Gpu)
     urls = sorted(set(frame["url"].tolist()))
     if layout.replicas != len(urls) or layout.pipeline > 1:
         return None  # which server, or which part of a batch, computes a prompt is not known
-    seconds, work, steps, tokens = 0.0, Work(), 0, 0.0
+    by_token = modeller.steps is not None and modeller.steps.by_token
+    seconds, work, steps, tokens = 0.0, Work(), 0.0, 0.0
     for url in urls:
-        stamps = chain(frame.take(frame["url"] == url))
-        spans = _to_last_step(quiet(frame, frame["url"] == url, window), stamps)
-        inside = _inside(stamps, spans)
+        stamps, held = chain(frame.take(frame["url"] == url))
+        several = by_token and float(held.mean()) >= SEVERAL
+        spans = to_last_step(quiet(frame, frame["url"] == url, window), stamps, several)
+        inside = within(stamps, spans)
         decoded = modeller.seen.decoded
         decoded = decoded.where((frame["url"] == url)[decoded.rows])
-        decoded = decoded.where(_inside(decoded.stamps, spans))
-        count = int(inside.sum())
-        if count == 0:
+        decoded = decoded.where(within(decoded.stamps, spans))
+        if not inside.any():
             continue
+        taken = (held if by_token else np.ones(len(held)))[inside]
+        count = float(taken.sum())
         seconds += sum(end - start for start, end in spans) / SECOND
         steps, tokens = steps + count, tokens + float(decoded.tokens.sum())
-        work = work + _decode_work(modeller, count, decoded.tokens, decoded.contexts)
+        weights = _weights(modeller, stamps[inside], taken, decoded)
+        work = work + _decode_work(modeller, weights, decoded.tokens, decoded.contexts)
     if steps < LEAST_STEPS or seconds < LEAST_SHARE * window.seconds * len(urls):
         return None
     note = "times in which no prompt was in flight"
@@ -96,69 +103,27 @@ def _between_prompts(frame: Frame, window: Window, modeller: Modeller, gpu: Gpu)
     }
 
 
-def _decode_work(modeller: Modeller, steps: float, tokens: Floats, contexts: Floats) -> Work:
+def _weights(modeller: Modeller, stamps: Ints, taken: Floats, decoded: Decoded) -> float:
+    """Bytes that steps read: `taken` of them up to each stamp. Of experts a larger one reads more, by ever less.
+
+    A few steps go together, since a step's chunks come before and after the one that stands for it.
+    """
+    block = np.arange(len(stamps)) // TOGETHER
+    place = block[np.minimum(np.searchsorted(stamps, decoded.stamps), len(stamps) - 1)]
+    taken = np.bincount(block, taken).astype(np.float64)
+    tokens = np.bincount(place, decoded.tokens, len(taken)) * modeller.speculation.verified / taken
+    batches, each = np.unique(np.round(np.maximum(tokens, 1.0), 3), return_inverse=True)
+    times = np.bincount(each, taken)
+    rows = zip(batches.tolist(), times.tolist(), strict=True)
+    return float(sum(count * modeller.arithmetic.weights_read(batch) for batch, count in rows))
+
+
+def _decode_work(modeller: Modeller, weights: float, tokens: Floats, contexts: Floats) -> Work:
     each, spec = modeller.arithmetic, modeller.speculation
     count = float(tokens.sum())
-    batch = max(1.0, count * spec.verified / steps)
     kv = float(np.sum(each.kv_read_over(contexts, tokens))) / spec.tokens_per_step + count * each.kv_written
-    weights = steps * each.weights_read(batch)
     scores = Work(0, {SCORES: float(np.sum(each.pair_flops(contexts, tokens)))})
     return Work(weights + kv) + (Work(0, each.token_flops) + Work(0, each.head_flops)) * count + scores
-
-
-def quiet(frame: Frame, rows: Mask, window: Window) -> list[tuple[int, int]]:
-    """Spans of the window in which one of these requests decodes and none of them is before its first token."""
-    sent, first, last = (frame[name][rows] for name in ("sent_ns", "first_token_ns", "last_token_ns"))
-    ended = np.where(first != MISSING, first, frame["done_ns"][rows])
-    began = (sent != MISSING) & (ended != MISSING)
-    busy, decodes = _union(sent[began], ended[began]), _union(first[first != MISSING], last[first != MISSING])
-    spans = [(max(a, window.start_ns), min(b, window.end_ns)) for a, b in decodes]
-    return [span for span in _without(spans, busy) if span[1] > span[0]]
-
-
-def _to_last_step(spans: Sequence[tuple[int, int]], stamps: Ints) -> list[tuple[int, int]]:
-    """A span ends where a prompt comes, in the midst of a step: what is after the last whole one is left out."""
-    if not len(stamps):
-        return []
-    ends = [int(stamps[max(0, int(np.searchsorted(stamps, end, side="right")) - 1)]) for _, end in spans]
-    return [(start, last) for (start, _), last in zip(spans, ends, strict=True) if last > start]
-
-
-def _union(starts: Ints, ends: Ints) -> list[tuple[int, int]]:
-    """Intervals that touch, as one."""
-    found: list[tuple[int, int]] = []
-    for start, end in sorted(zip(starts.tolist(), ends.tolist(), strict=True)):
-        if found and start <= found[-1][1]:
-            found[-1] = (found[-1][0], max(found[-1][1], end))
-        else:
-            found.append((start, end))
-    return found
-
-
-def _without(spans: Sequence[tuple[int, int]], taken: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What is left of the spans; both are in order and do not overlap."""
-    left, place = [], 0
-    for start, end in spans:
-        while place < len(taken) and taken[place][1] <= start:
-            place += 1
-        here = place
-        while here < len(taken) and taken[here][0] < end:
-            if taken[here][0] > start:
-                left.append((start, taken[here][0]))
-            start, here = max(start, taken[here][1]), here + 1
-        if start < end:
-            left.append((start, end))
-    return left
-
-
-def _inside(stamps: Ints, spans: Sequence[tuple[int, int]]) -> Mask:
-    """After the start of a span, as the chunk of a step that began in it, and not after its end."""
-    if not spans:
-        return np.zeros(len(stamps), dtype=np.bool_)
-    starts, ends = (np.array(each, dtype=np.int64) for each in zip(*spans, strict=True))
-    place = np.searchsorted(starts, stamps, side="left") - 1
-    found: Mask = (place >= 0) & (stamps <= ends[np.maximum(place, 0)])
-    return found
 
 
 def _by_gaps(
@@ -166,16 +131,21 @@ def _by_gaps(
 ) -> dict[str, Any] | str:
     """The median gap between chunks as the time of a step, where most steps have no prompt in them."""
     layout, steps = modeller.arithmetic.layout, float(total.steps[0])
+    if not total.decoded[0] > 0:
+        return "No token came after the first one of an answer: nothing was decoded."
     if load.batch is None or load.context is None or not steps > 0:
         return "Prompts were in flight all the time, and no steps are known: decode cannot be told apart."
     share = float(total.prefill_steps[0]) / steps
     if share > MOST_PREFILL:
         return f"{share:.0%} of the steps had a prompt in them: hardly any step only decoded."
-    gaps = chunk_gaps(frame.take(frame.ok)).values
+    by_token = modeller.steps is not None and modeller.steps.by_token
+    gaps = (token_gaps if by_token else chunk_gaps)(frame.take(frame.ok)).values
     if not len(gaps) or layout.pipeline > 1:
         return "No gaps between the chunks of answers are known that would be those of a step."
     step_s, batch = float(np.median(gaps)) / 1000, load.batch
-    work = _decode_work(modeller, 1, np.full(1, batch), np.full(1, load.context))
+    tokens = batch * modeller.speculation.tokens_per_step
+    weights = modeller.arithmetic.weights_read(max(1.0, tokens * modeller.speculation.verified))
+    work = Work(weights) + _decode_work(modeller, 0.0, np.ones(1), np.full(1, load.context)) * tokens
     return _shares(work, step_s, layout.gpus_per_server, gpu) | {
         "how": "icl",
         "seconds": None,

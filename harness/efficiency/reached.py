@@ -12,6 +12,7 @@ from servemark.harness.efficiency.thresholds import THRESHOLDS
 from servemark.harness.efficiency.timeline import possible
 from servemark.harness.hardware.devices import Gpu
 from servemark.harness.hardware.limits import Bound, memory, roofline, throughput_bound, tpot_floor, ttft_floor
+from servemark.harness.hardware.utilisation import mbu, mfu
 from servemark.harness.hardware.work import Arithmetic
 
 _BELOW = (
@@ -38,7 +39,7 @@ def limits(
         "tpot": _tpot(arithmetic, gpu, load, spec, tpot),
         "ttft": _ttft(arithmetic, gpu, load, ttft),
         "batch": _batch(arithmetic, gpu, load, running),
-        "throughput": _throughput(arithmetic, gpu, load, spec, output_tps),
+        "throughput": _throughput(arithmetic, gpu, load, total, spec, output_tps),
         "roofline": _roofline(arithmetic, gpu, total),
     }
 
@@ -92,15 +93,19 @@ def _batch(arithmetic: Arithmetic, gpu: Gpu, load: Load, running: float | None) 
 
 
 def _throughput(
-    arithmetic: Arithmetic, gpu: Gpu, load: Load, spec: Speculation, measured: float | None
+    arithmetic: Arithmetic, gpu: Gpu, load: Load, total: Modelled, spec: Speculation, measured: float | None
 ) -> dict[str, Any] | None:
     """Output tokens/s of the deployment, at the batch that ran and at the largest that memory holds."""
-    if not measured or load.batch is None or not load.prompt or not load.output:
+    batch = load.batch if load.sharing is None else load.sharing
+    if not measured or batch is None or not load.prompt or not load.output:
         return None
     shape = (load.prompt, load.output, load.cached or 0.0)
-    bound = throughput_bound(arithmetic, gpu, load.batch, *shape) * spec.tokens_per_step
+    bound = throughput_bound(arithmetic, gpu, batch, *shape) * spec.tokens_per_step
+    if arithmetic.expert_bytes and (share := _reached(arithmetic, gpu, total)):
+        # Small steps read so few experts that uneven ones are done sooner than as many of the mean batch.
+        bound = max(bound, measured / share)
     largest = memory(arithmetic, gpu).largest_batch(load.prompt + load.output)
-    highest = throughput_bound(arithmetic, gpu, largest, *shape) if largest >= 1 else None
+    highest = throughput_bound(arithmetic, gpu, largest, *shape) * spec.tokens_per_step if largest >= 1 else None
     ratio = possible(measured / bound)
     return {
         "measured": measured,
@@ -109,6 +114,14 @@ def _throughput(
         "bound_at_largest_batch": highest,
         "note": None if ratio is not None else _ABOVE,
     }
+
+
+def _reached(arithmetic: Arithmetic, gpu: Gpu, total: Modelled) -> float | None:
+    """MBU or MFU of the window as it was modelled, whichever is more."""
+    seconds, gpus = float(total.seconds[0]), arithmetic.layout.gpus
+    flops = {dtype: float(each[0]) for dtype, each in total.flops.items()}
+    moved = mbu(float(total.bytes[0]), seconds, gpus, gpu.bytes_per_s)
+    return possible(max(moved, mfu(flops, seconds, gpus, gpu.flops_per_s))) if moved >= 0 else None
 
 
 def _roofline(arithmetic: Arithmetic, gpu: Gpu, total: Modelled) -> dict[str, Any]:

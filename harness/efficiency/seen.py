@@ -54,7 +54,7 @@ class Seen:
 def seen(frame: Frame, cached_share: float | None = None) -> Seen:
     """Of all requests, failed ones too. `cached_share` is for those whose usage does not tell their cached tokens."""
     prompts, unknown = _prompts(frame)
-    tokens, uncounted = _tokens(frame)
+    tokens, uncounted = tokens_of_chunks(frame)
     rows = frame.chunk_rows.astype(np.int64)
     before = _before(frame, tokens)
     decoded = np.where(before > 0, tokens, np.maximum(tokens - 1, 0))
@@ -87,8 +87,8 @@ def _cached(frame: Frame, share: float | None) -> Floats:
     return found
 
 
-def _tokens(frame: Frame) -> tuple[Floats, int]:
-    """Of each chunk; spread evenly where only their sum is known, and one where nothing is."""
+def tokens_of_chunks(frame: Frame) -> tuple[Floats, int]:
+    """Spread evenly where only their sum is known, and one where nothing is; and for how many that is so."""
     tokens, known = counted(frame)
     totals = frame["output_tokens"]
     even = ~known & (totals >= frame.counts) & (frame.counts > 0)

@@ -21,14 +21,33 @@ class Speculation:
 
     @property
     def on(self) -> bool:
+        """All of it is known."""
         return self.accepted is not None
+
+    @property
+    def drafts(self) -> bool:
+        return self.on or self.tokens_per_step > 1
 
 
 def speculation(samples: Sequence[ServerSample], window: Window) -> Speculation:
-    """A step checks a draft and gives the tokens accepted and one more; without counters nothing is drafted."""
+    """A step gives a request one token and the drafted ones that are accepted; without counters nothing is drafted.
+
+    Not every step has a draft (none is found, or the batch is too large), which shows in tokens that no draft gave.
+    SGLang counts its drafts alone, one for each request and step; what was checked in vain is not known then.
+    """
     drafts, drafted, accepted = (
         grown(samples, name, window) for name in ("spec_drafts", "spec_draft_tokens", "spec_accepted_tokens")
     )
-    if not drafts or not drafted or accepted is None:
+    if not drafts:
         return Speculation()
-    return Speculation((drafts + accepted) / drafts, (drafts + drafted) / (drafts + accepted), accepted / drafted)
+    decoded = _decoded(samples, window)
+    if not drafted or accepted is None:
+        return Speculation(max(1.0, decoded / drafts))
+    given = max(drafts + accepted, decoded)
+    return Speculation(given / (given - accepted), (given - accepted + drafted) / given, accepted / drafted)
+
+
+def _decoded(samples: Sequence[ServerSample], window: Window) -> float:
+    """Output tokens by the server's count, less the first one of each answer, which comes with its prompt."""
+    tokens, first = (grown(samples, name, window) for name in ("generation_tokens", "ttft_count"))
+    return 0.0 if tokens is None or first is None else tokens - first

@@ -21,8 +21,12 @@ def over_time(
     samples: Sequence[GpuSample],
     names: Sequence[str],
     start_s: float = 0.0,
+    requests_per_token: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """The first bin begins at `start_s`; `names` are the GPUs whose readings count."""
+    """The first bin begins at `start_s`; `names` are the GPUs whose readings count.
+
+    `requests_per_token` is how many requests of a server decode for each token that a step gives.
+    """
     edges = modelled.edges_ns
     measured = {field: in_bins(samples, names, field, edges) for field in ("dram_active", "tensor_active")}
     rows = []
@@ -35,7 +39,7 @@ def over_time(
                 **_modelled(modelled, place, gpu, gpus),
                 "mbu_measured": possible(measured["dram_active"][place]),
                 "tensor_active": possible(measured["tensor_active"][place]),
-                "batch": decoded / steps if steps > 0 else None,
+                "batch": decoded / steps * requests_per_token if steps > 0 else None,
             }
         )
     return rows
