@@ -1,129 +1,113 @@
-"""An estimate in the terminal: memory, bounds, predictions, and what the SLO leaves of them."""
+"""An estimate in the terminal: memory, bounds, predictions, what the SLO leaves of them, and what a rate needs."""
 
 from __future__ import annotations
 
-import io
+import shutil
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from servemark.dashboards.estimate_words import (
-    SHARES,
-    asked_line,
-    gigabytes,
-    least,
-    milli,
-    model_line,
-    name_of,
-    notes,
-    objectives,
+from servemark.dashboards.estimate_answer import (
+    FULL,
+    NO_QUEUEING,
+    choice,
+    fits_nowhere,
+    misses,
+    needs,
+    rate_title,
+    short,
+    ties,
 )
-from servemark.dashboards.words import NOTHING, figure
-from servemark.results.schema import items, number, part, text
+from servemark.dashboards.estimate_rows import HEAD, MEMORY_HEAD, SLO_HEAD, memory_rows, point_rows, shown, slo_rows
+from servemark.dashboards.estimate_words import asked_line, model_line, notes, objectives
+from servemark.results.schema import items, part
 
-WIDTH = 100
+WIDTH, LEAST_WIDTH, MOST_WIDTH = 100, 80, 160
 BOUNDS = "what no engine can beat without cached prompts or speculative decoding"
-MEMORY_HEAD = ("GB per GPU", "GPUs", "weights", "KV room", "fits", "largest batch", "prefill tok/s", "$/h")
-HEAD = ("", "batch", "step", "by", "TPOT", "TTFT", "tok/s", "by", "/user", "/GPU", "$/1M out")
-SLO_HEAD = ("", "", "batch", "TPOT", "TTFT", "tok/s", "/user", "/GPU", "$/1M out")
-_FIGURES = ("output_tps", "output_tps_per_user", "output_tps_per_gpu", "usd_per_1m_output")
-_BY = {"bandwidth": "bandw.", "compute": "compute"}
+NOWHERE = "Nothing fits: none of these deployments holds one such request."
+_TIMES = "times in ms, tok/s of output, `by` is what binds"
+
+
+def terminal_width() -> int:
+    """COLUMNS, else the terminal's; 100 where there is none."""
+    return max(LEAST_WIDTH, min(MOST_WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns))
 
 
 def estimate_text(found: Mapping[str, Any], width: int = WIDTH) -> str:
     """All of it as plain text."""
-    from rich.console import Console
+    return "\n".join(line.rstrip() for line in _lines(found, width))
 
-    out = io.StringIO()
-    console = Console(file=out, width=width, color_system=None, highlight=False)
+
+def _lines(found: Mapping[str, Any], width: int) -> Iterator[str]:
     for paragraph in (model_line(found), asked_line(found)):
-        console.print(paragraph, markup=False)
-    _print(console, "Memory", MEMORY_HEAD, memory_rows(found))
-    _print(console, f"Bounds: {BOUNDS}; times in ms", HEAD, point_rows(found, "bound"))
+        yield from _wrapped(paragraph, width)
+    yield from _table("Memory, in GB per GPU", MEMORY_HEAD, memory_rows(found), width)
+    yield from _sentences(short(found), width)
+    if fits_nowhere(found):
+        yield from _sentences(["", NOWHERE], width)
+        return
+    yield from _table(f"Bounds: {BOUNDS}; {_TIMES}", HEAD, point_rows(found, "bound"), width)
     if predicted := list(point_rows(found, "predicted")):
-        _print(console, "Predictions, at the efficiency of the runs below; times in ms", HEAD, predicted)
+        yield from _table(f"{predictions_title(found)}; {_TIMES}", HEAD, predicted, width)
     if said := objectives(found):
-        _print(console, f"At the SLO {said}: the largest batch that meets it", SLO_HEAD, slo_rows(found))
-    console.print()
-    for note in notes(found):
-        console.print(note, markup=False)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+        yield from _slo(found, said, width)
+    if title := rate_title(found):
+        yield from _sentences(["", title, *needs(found), *choice(found), FULL], width)
+    yield ""
+    yield from _sentences([*ties(found), *notes(found)], width)
 
 
-def _print(console: Any, title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.table import Table
-
-    grid = Table.grid(padding=(0, 2))
-    for place, _ in enumerate(head):
-        grid.add_column(justify="left" if place == 0 else "right", no_wrap=place > 0)
-    grid.add_row(*head)
-    for row in rows:
-        grid.add_row(*row)
-    console.print(f"\n{title}", markup=False)
-    console.print(grid, markup=False)
+def _slo(found: Mapping[str, Any], said: str, width: int) -> Iterator[str]:
+    if any(part(each, "at_slo", kind) for each in items(found, "deployments") for kind in ("bound", "predicted")):
+        yield from _table(f"At the SLO {said}: the largest batch that meets it", SLO_HEAD, slo_rows(found), width)
+    else:
+        yield from _sentences(["", f"At the SLO {said}: no batch of any deployment meets it"], width)
+    yield from _sentences([*misses(found), NO_QUEUEING], width)
 
 
-# -- rows
+def predictions_title(found: Mapping[str, Any]) -> str:
+    """Whose efficiency it is."""
+    points = [part(row, "predicted") for each in items(found, "deployments") for row in items(each, "rows")]
+    if not any(point.get("assumed") for point in points):
+        return "Predictions, at the efficiency of the runs below"
+    if not any(point.get("runs") for point in points):
+        return "Predictions, at an efficiency that is assumed, not measured"
+    return "Predictions, at an efficiency that is measured in part, the rest assumed"
 
 
-def memory_rows(found: Mapping[str, Any]) -> Iterator[list[str]]:
-    for each in items(found, "deployments"):
-        memory, layout = part(each, "memory"), part(each, "layout")
-        yield [
-            name_of(each),
-            f"{number(layout.get('gpus')) or 1:.0f}",
-            gigabytes(memory.get("weights_bytes")),
-            gigabytes(memory.get("kv_room_bytes")),
-            fits(memory),
-            f"{number(memory.get('largest_batch')) or 0:,.0f}",
-            figure(number(each.get("prefill_tps_bound"))),
-            figure(number(each.get("usd_per_hour"))),
-        ]
+def _sentences(sentences: Iterable[str], width: int) -> Iterator[str]:
+    for each in sentences:
+        yield from _wrapped(each, width)
 
 
-def fits(memory: Mapping[str, Any]) -> str:
-    """`yes`, or `72.7 short; TP4 fits`."""
-    if memory.get("fits") is True:
-        return "yes"
-    return f"{gigabytes(memory.get('short_by_bytes'))} short; {least(memory.get('least_tensor'))}"
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
-def point_rows(found: Mapping[str, Any], kind: str) -> Iterator[list[str]]:
-    """A line for each batch that fits, the deployment's name on its first."""
-    for each in items(found, "deployments"):
-        name = name_of(each)
-        for row in items(each, "rows"):
-            point = part(row, kind)
-            if point:
-                yield [name, *point_cells(row, point, number(part(each, "memory").get("largest_batch")))]
-                name = ""
+def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> Iterator[str]:
+    yield ""
+    yield from _wrapped(title, width)
+    yield from _fitting(*shown(head, rows), width)
 
 
-def point_cells(row: Mapping[str, Any], point: Mapping[str, Any], most: float | None) -> list[str]:
-    """`most` is the largest batch, which is marked."""
-    batch = number(point.get("batch")) or 0
-    rate, *rest = (figure(number(point.get(name))) for name in _FIGURES)
-    return [
-        f"{batch:,.0f}{' max' if batch == most else ''}",
-        milli(point.get("step_s")),
-        _BY.get(text(part(row, "step_floor").get("binding"), 20), NOTHING),
-        milli(point.get("tpot_s")),
-        milli(point.get("ttft_s")),
-        rate,
-        _BY.get(text(row.get("throughput_binding"), 20), NOTHING),
-        *rest,
-    ]
+def _fitting(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """The names before the figures; where that is too wide, on lines of their own."""
+    upper, lower = zip(*((cell.rpartition(" ")[0], cell.rpartition(" ")[2]) for cell in head), strict=True)
+    apart = [upper, lower, *rows] if any(upper) else [lower, *rows]
+    words = [not cell for cell in head]
+    beside = _columns(apart, words, 2)
+    if max(map(len, beside)) <= width:
+        return beside
+    wide, narrow = (_columns([row[1:] for row in apart], words[1:], gap) for gap in (2, 1))
+    figures = wide if max(map(len, wide)) + 2 <= width else narrow
+    named = ([*([name] if name else []), f"  {line}"] for (name, *_), line in zip(apart, figures, strict=True))
+    return [line for lines in named for line in lines]
 
 
-def slo_rows(found: Mapping[str, Any]) -> Iterator[list[str]]:
-    like = items(found, "like")
-    complete = all(any(number(run.get(name)) for run in like) for _, name in SHARES)
-    kinds = ("bound", "predicted") if complete else ("bound",)
-    for each in items(found, "deployments"):
-        for kind in kinds:
-            point = part(part(each, "at_slo"), kind)
-            if not point:
-                yield [name_of(each), kind, "none", *[NOTHING] * (len(SLO_HEAD) - 3)]
-                continue
-            figures = (figure(number(point.get(name))) for name in _FIGURES)
-            batch = f"{number(point.get('batch')) or 0:,.0f}"
-            yield [name_of(each), kind, batch, milli(point.get("tpot_s")), milli(point.get("ttft_s")), *figures]
+def _columns(rows: Sequence[Sequence[str]], words: Sequence[bool], gap: int) -> list[str]:
+    """`words` says which columns are set to the left; figures are set to the right."""
+    columns = []
+    for column, left in zip(zip(*rows, strict=True), words, strict=True):
+        most = max(map(len, column))
+        columns.append([cell.ljust(most) if left else cell.rjust(most) for cell in column])
+    return [(" " * gap).join(cells) for cells in zip(*columns, strict=True)]

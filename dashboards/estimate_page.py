@@ -9,10 +9,22 @@ from typing import Any
 
 from servemark.dashboards import plots
 from servemark.dashboards.curves import ROLES
-from servemark.dashboards.estimate import BOUNDS, HEAD, MEMORY_HEAD, SLO_HEAD, memory_rows, point_rows, slo_rows
+from servemark.dashboards.estimate import BOUNDS, NOWHERE, predictions_title
+from servemark.dashboards.estimate_answer import (
+    FULL,
+    NO_QUEUEING,
+    choice,
+    fits_nowhere,
+    misses,
+    needs,
+    rate_title,
+    short,
+    ties,
+)
+from servemark.dashboards.estimate_rows import HEAD, MEMORY_HEAD, SLO_HEAD, memory_rows, point_rows, shown, slo_rows
 from servemark.dashboards.estimate_words import asked_line, model_line, name_of, notes, objectives
 from servemark.dashboards.page import moment, rendered, write_html
-from servemark.dashboards.panels import Cell, Facts, Figure, Note, Panel, Table
+from servemark.dashboards.panels import Cell, Facts, Figure, Note, Panel, Part, Table
 from servemark.dashboards.words import figure
 from servemark.results.schema import items, number, part, text
 
@@ -42,7 +54,7 @@ def render_estimate(found: Mapping[str, Any]) -> str:
 
 
 def _panels(found: Mapping[str, Any]) -> Iterator[tuple[str, Panel]]:
-    said = [Note(sentence) for sentence in (model_line(found), asked_line(found), *notes(found))]
+    said = [Note(sentence) for sentence in (model_line(found), asked_line(found), *ties(found), *notes(found))]
     yield (
         "asked",
         Panel(
@@ -54,26 +66,37 @@ def _panels(found: Mapping[str, Any]) -> Iterator[tuple[str, Panel]]:
     about = (
         "Of the fullest GPU, in GB. KV room is what is left for the KV cache; the largest batch is that of a server."
     )
-    yield "memory", Panel("Memory", about, [_table(MEMORY_HEAD, memory_rows(found))])
+    nowhere = [NOWHERE] if fits_nowhere(found) else []
+    lacks = [Note(sentence) for sentence in (*short(found), *nowhere)]
+    yield "memory", Panel("Memory", about, [_table(MEMORY_HEAD, memory_rows(found)), *lacks])
+    if not nowhere:
+        yield from _answers(found)
+    yield "sources", Panel("Sources", "Where the figures of the GPUs are published.", [_sources(found)])
+
+
+def _answers(found: Mapping[str, Any]) -> Iterator[tuple[str, Panel]]:
+    if title := rate_title(found):
+        yield "rate", Panel(title, FULL, [Note(sentence) for sentence in (*needs(found), *choice(found))])
     if objectives(found):
-        about = "The largest batch that meets it, and what it comes to there. Times in ms; no queueing is in them."
-        yield "slo", Panel(f"At the SLO {objectives(found)}", about, [_table(SLO_HEAD, slo_rows(found), 2)])
+        about = f"The largest batch that meets it, and what it comes to there. Times in ms. {NO_QUEUEING}"
+        parts: list[Part] = [_table(SLO_HEAD, slo_rows(found), 2), *map(Note, misses(found))]
+        yield "slo", Panel(f"At the SLO {objectives(found)}", about, parts)
     for kind, title, about in _kinds(found):
         table = _table(HEAD, point_rows(found, kind))
         yield kind, Panel(title, about, [*_charts(found, kind), table])
-    yield "sources", Panel("Sources", "Where the figures of the GPUs are published.", [_sources(found)])
 
 
 def _kinds(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     columns = "Times in ms; `by` is what binds the step and the throughput; tok/s are output tokens."
     if any(point_rows(found, "predicted")):
-        about = f"At the efficiency of the runs named above: TPOT with other requests' prompts in it. {columns}"
+        about = f"{predictions_title(found)}, as said above: TPOT with other requests' prompts in it. {columns}"
         yield "predicted", "Predictions", about
     yield "bound", "Bounds", f"{BOUNDS[0].upper()}{BOUNDS[1:]}. {columns}"
 
 
 def _table(head: Sequence[str], rows: Iterator[list[str]], numbers_from: int = 1) -> Table:
-    return Table(tuple(head), [[Cell(value) for value in row] for row in rows], numbers_from=numbers_from)
+    kept, cells = shown(head, rows)
+    return Table(kept, [[Cell(value) for value in row] for row in cells], numbers_from=numbers_from)
 
 
 def _charts(found: Mapping[str, Any], kind: str) -> Iterator[Figure]:
@@ -139,7 +162,10 @@ def _sources(found: Mapping[str, Any]) -> Facts:
         peaks = ", ".join(
             f"{text(name, 10)} {figure(number(value))}" for name, value in part(gpu, "dense_tflops").items()
         )
-        figures = f"{figure(number(gpu.get('memory_gb')))} GB, {figure(number(gpu.get('bandwidth_gb_s')))} GB/s"
+        mib = number(gpu.get("memory_mib"))
+        reported = "" if mib is None else f" ({mib:,.0f} MiB by its driver)"
+        bandwidth = figure(number(gpu.get("bandwidth_gb_s")))
+        figures = f"{figure(number(gpu.get('memory_gb')))} GB{reported}, {bandwidth} GB/s"
         source = f"{text(gpu.get('source'), 300)}, {text(gpu.get('retrieved'), 40)}"
         rows.append((text(gpu.get("title"), 120), f"{figures}, dense TFLOP/s {peaks}. {source}"))
     for each in {text(d.get("price_source"), 200) for d in items(found, "deployments") if d.get("price_source")}:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from servemark.dashboards.hardware import texts
 from servemark.dashboards.words import NOTHING, figure, share
 from servemark.results.schema import items, number, part, text
 
-WITHOUT = "Bounds, not predictions: give --like RUN for what engines reach, as measured in a run of yours."
+WITHOUT = (
+    "Bounds, not predictions: give --like RUN for what engines reach, as measured in a run of yours, or assume it: "
+    "--mbu 0.7 --mfu 0.5."
+)
+UNQUANTISED = ("bf16", "fp16", "fp32")
 SHARES = (("decode MBU", "mbu"), ("prefill MFU", "mfu"))
 
 
@@ -38,8 +42,8 @@ def objectives(found: Mapping[str, Any]) -> str:
     return text(part(part(found, "asked"), "slo").get("said"), 200)
 
 
-def name_of(deployment: Mapping[str, Any]) -> str:
-    """`h100-sxm TP4 PP2 x3`."""
+def name_of(deployment: Mapping[str, Any], replicas: bool = True) -> str:
+    """`h100-sxm TP4 PP2 x3`; without `replicas` that of one server."""
     layout = part(deployment, "layout")
     ranks = [
         f"{word}{count:.0f}"
@@ -47,31 +51,60 @@ def name_of(deployment: Mapping[str, Any]) -> str:
         if (count := number(layout.get(name)) or 1) > 1
     ]
     expert = ["EP"] if layout.get("expert") is True else []
-    replicas = number(layout.get("replicas")) or 1
-    return " ".join([text(deployment.get("gpu"), 60), *ranks, *expert, *([f"x{replicas:.0f}"] if replicas > 1 else [])])
+    servers = (number(layout.get("replicas")) or 1) if replicas else 1
+    return " ".join([text(deployment.get("gpu"), 60), *ranks, *expert, *([f"x{servers:.0f}"] if servers > 1 else [])])
 
 
 def notes(found: Mapping[str, Any]) -> Iterator[str]:
     """What must be known beside the figures, each sentence once."""
     like = items(found, "like")
-    if not like:
+    assumed = part(found, "asked", "assumed")
+    if not like and not assumed:
         yield WITHOUT
     for run in like:
         yield run_sentence(run)
-    if like and not any(number(run.get("mbu")) for run in like):
-        yield "No run tells the MBU of its decode steps, so nothing is predicted."
-    elif like and not any(number(run.get("mfu")) for run in like):
-        yield (
-            "No run tells the MFU of its prefill, so of predictions there are only steps without prompts: "
-            "add a run with --concurrency 1 and long prompts."
-        )
+    if assumed:
+        yield assumed_sentence(assumed, like)
+    if like or assumed:
+        yield from _unknown([*like, assumed])
+    yield from _kv_note(part(found, "model"))
     if isinstance(unpriced := part(found, "asked").get("unpriced"), list) and unpriced:
         yield f"The file of prices has none for {', '.join(text(name, 60) for name in unpriced)}."
     for gpu in items(found, "gpus"):
+        if gpu.get("memory_mib") is None:
+            name, published = text(gpu.get("name"), 60), figure(number(gpu.get("memory_gb")))
+            yield f"{name}: what fits is counted with the published {published} GB; its driver's figure is not known."
         for dtype, instead in part(gpu, "widened").items():
             yield f"{text(gpu.get('name'), 60)} multiplies no {text(dtype, 10)}: it is computed as {text(instead, 10)}."
     said = [sentence for each in items(found, "deployments") for sentence in _of_deployment(each)]
     yield from dict.fromkeys(said)
+
+
+def _unknown(told: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not any(number(each.get("mbu")) for each in told):
+        yield "No run tells the MBU of its decode steps, so nothing is predicted: add one, or --mbu."
+    elif not any(number(each.get("mfu")) for each in told):
+        yield (
+            "No run tells the MFU of its prefill, so of predictions there are only steps without prompts: "
+            "add a run with --concurrency 1 and long prompts, or --mfu."
+        )
+
+
+def assumed_sentence(assumed: Mapping[str, Any], like: Sequence[Mapping[str, Any]]) -> str:
+    """Runs go before it."""
+    told = {name: any(number(run.get(name)) for run in like) for _, name in SHARES}
+    said = [(word, name, number(assumed.get(name))) for word, name in SHARES]
+    used = [f"{word} {share(value)}" for word, name, value in said if value is not None and not told[name]]
+    unused = [f"--{name}" for _, name, value in said if value is not None and told[name]]
+    first = f"Assumed, not measured: {', '.join(used)}, the same for all." if used else ""
+    second = f"{' and '.join(unused)}: not used, as runs tell it." if unused else ""
+    return " ".join(filter(None, (first, second)))
+
+
+def _kv_note(model: Mapping[str, Any]) -> Iterator[str]:
+    weights, kv = text(model.get("weights"), 40), text(model.get("kv"), 40)
+    if weights not in UNQUANTISED and kv in ("bf16", "fp16"):
+        yield f"KV cache at {kv}; --kv-dtype fp8 doubles the batch."
 
 
 def run_sentence(run: Mapping[str, Any]) -> str:

@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from servemark.harness.clock import SECOND
 from servemark.harness.errors import BadInput
 from servemark.harness.figures.slo import from_vllm_goodput
@@ -16,8 +18,10 @@ from servemark.harness.launch.words import split
 from servemark.harness.load.balance import BALANCES, DEFAULT
 from servemark.harness.plan.overrides import FLAGS
 from servemark.harness.plan.places import read_settings
+from servemark.harness.plan.sentences import Where, of_validation
+from servemark.harness.plan.yaml_lines import Document
 from servemark.harness.prepare import Asked
-from servemark.harness.server.address import split_header
+from servemark.harness.server.address import parse_url, split_header
 from servemark.harness.server.scrape import LEAST_PERIOD_S
 from servemark.harness.units import parse_duration
 
@@ -54,7 +58,11 @@ def asked(given: Mapping[str, Any], more_goodput: Sequence[str]) -> Asked:
 
 
 # The fields of a HardwareSection that are flags as they stand.
-_HARDWARE = ("gpu", "gpus", "tp", "pp", "dp", "ep", "dtype", "kv_dtype", "prices")
+_HARDWARE = ("gpu", "gpus", "tp", "pp", "dp", "ep", "dtype", "kv_dtype", "prices", "gpu_price", "gpu_file")
+_FLAGGED: dict[tuple[str | int, ...], str] = {
+    **{(name,): f"--{name.replace('_', '-')}" for name in (*_HARDWARE, "gpu_metrics", "gpu_index", "gpu_sample")},
+    ("config",): "--model-config",
+}
 
 
 def hardware_of(given: Mapping[str, Any]) -> HardwareSection:
@@ -62,20 +70,25 @@ def hardware_of(given: Mapping[str, Any]) -> HardwareSection:
     price, sample = given.get("gpu_price"), given.get("gpu_sample")
     if price is not None and not 0 < price < math.inf:
         raise BadInput(f"--gpu-price: needs dollars an hour, more than 0, not {price:g}")
-    period_s = None if sample == "off" else _seconds("--gpu-sample", sample)
+    period_s = None if sample == "off" else _period_s(sample)
     if period_s is not None and period_s < LEAST_PERIOD_S:
         raise BadInput(f"--gpu-sample: {sample} is too often; give {LEAST_PERIOD_S * 1000:g}ms or more, or off")
-    index = [each.strip() for each in str(given.get("gpu_index") or "").split(",") if each.strip()]
-    return HardwareSection(
+    for url in given.get("gpu_metrics") or ():
+        parse_url(url, "--gpu-metrics")
+    found = {
         **{name: given.get(name) for name in _HARDWARE},
-        config=given.get("model_config"),
-        gpu_price=price,
-        gpu_file=tuple(given.get("gpu_file") or ()),
-        gpu_metrics=tuple(given.get("gpu_metrics") or ()),
-        gpu_index=tuple(index),
-        gpu_sample=None if period_s is None else sample,
-        sample_gpus=sample != "off",
-    )
+        "config": given.get("model_config"),
+        "gpu_metrics": given.get("gpu_metrics"),
+        "gpu_index": given.get("gpu_index"),
+        "gpu_sample": None if period_s is None else sample,
+        "sample_gpus": sample != "off",
+    }
+    found = {name: value for name, value in found.items() if value is not None}
+    try:
+        return HardwareSection.model_validate(found)
+    except ValidationError as error:
+        where = Where(Document("flags", found, {}), _FLAGGED)
+        raise BadInput(of_validation(error, found, HardwareSection, where)) from None
 
 
 def _balance(name: str | None, urls: Sequence[str]) -> str:
@@ -133,6 +146,13 @@ def _scrape_s(text: str | None) -> float:
     if seconds is not None and seconds < LEAST_PERIOD_S:
         raise BadInput(f"--scrape: {text} is too often; give {LEAST_PERIOD_S * 1000:g}ms or more")
     return 1.0 if seconds is None else seconds
+
+
+def _period_s(text: str | None) -> float | None:
+    try:
+        return _seconds("--gpu-sample", text)
+    except BadInput as error:
+        raise BadInput(f"{error}, or off") from None
 
 
 def _seconds(flag: str, text: str | None) -> float | None:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from servemark.harness.errors import EXIT_BAD_INPUT, BadInput, BenchError, ResultUnusable
+from servemark.harness.help_sections import SectionedCommand, under
 from servemark.harness.options import (
     deployment_options,
+    dollars,
     hardware_options,
     load_options,
     made_on_options,
@@ -25,6 +27,10 @@ from servemark.harness.plaintext import harmless
 if TYPE_CHECKING:
     from servemark.harness.matrix.sweep import Sweep
     from servemark.results.recover import LoadedRun
+
+_sweep, _search, _slo, _output = under("Sweep"), under("Search"), under("SLO and verdict"), under("Output")
+_server, _models, _load, _hardware = under("Server"), under("Model and GPUs"), under("Load"), under("Hardware and cost")
+_predictions = under("Predictions")
 
 _WIDTH = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
 
@@ -38,15 +44,15 @@ def bench() -> None:
     """
 
 
-@bench.command()
+@bench.command(cls=SectionedCommand)
 @target_options
 @load_options
 @hardware_options
-@click.option("--allow", multiple=True, metavar="CODE", help="Waive a check of the verdict; it is recorded.")
-@click.option("--out", type=Path, metavar="DIR", help="Folder of the run.  [default: runs/<id>]")
-@click.option("--scrape", default="1s", show_default=True, metavar="TIME", help="Period of the server's metrics.")
-@click.option("--json", "as_json", is_flag=True, help="Print run.json instead of the summary.")
-@click.option("--quiet", is_flag=True, help="No live view, and one line at the end.")
+@_slo("--allow", multiple=True, metavar="CODE", help="Waive a check of the verdict; it is recorded.")
+@_output("--out", type=Path, metavar="DIR", help="Folder of the run.  [default: runs/<id>]")
+@_server("--scrape", default="1s", show_default=True, metavar="TIME", help="Period of the server's metrics.")
+@_output("--json", "as_json", is_flag=True, help="Print run.json instead of the summary.")
+@_output("--quiet", is_flag=True, help="No live view, and one line at the end.")
 @click.argument("more_goodput", nargs=-1, metavar="")
 def run(more_goodput: Sequence[str], as_json: bool, **given: Any) -> int:
     """Run a workload against a server, and judge the run.
@@ -88,23 +94,23 @@ def matrix(plan: Path, out: Path | None, dry_run: bool, retry_invalid: bool, as_
     return _carried_out(open_sweep(load_plan(plan), out, quiet, retry_invalid), dry_run, as_json)
 
 
-@bench.command()
+@bench.command(cls=SectionedCommand)
 @target_options
 @load_options
 @hardware_options
-@click.option(
+@_sweep(
     "--over", multiple=True, required=True, metavar="NAME=VALUES", help="What is varied: rate=1,2,4, rate=1..64x2, ..."
 )
-@click.option("--repeat", type=click.IntRange(1, 1_000), default=1, show_default=True, help="Runs at each point.")
-@click.option("--cool-down", default="5s", show_default=True, metavar="TIME", help="Pause between two runs.")
-@click.option("--until-missed", is_flag=True, help="Skip the loads above two that miss the SLO.")
-@click.option("--allow", multiple=True, metavar="CODE", help="Waive a check of the verdict; it is recorded.")
-@click.option("--out", type=Path, metavar="DIR", help="Folder of the sweep.  [default: runs/<target>_...]")
-@click.option("--scrape", default="1s", show_default=True, metavar="TIME", help="Period of the server's metrics.")
-@click.option("--dry-run", is_flag=True, help="List the points and what is known of them; run nothing.")
-@click.option("--retry-invalid", is_flag=True, help="Measure INVALID points again; what they left is kept.")
-@click.option("--json", "as_json", is_flag=True, help="Print sweep.json instead of the table.")
-@click.option("--quiet", is_flag=True, help="Nothing while it runs.")
+@_sweep("--repeat", type=click.IntRange(1, 1_000), default=1, show_default=True, help="Runs at each point.")
+@_sweep("--cool-down", default="5s", show_default=True, metavar="TIME", help="Pause between two runs.")
+@_sweep("--until-missed", is_flag=True, help="Skip the loads above two that miss the SLO.")
+@_slo("--allow", multiple=True, metavar="CODE", help="Waive a check of the verdict; it is recorded.")
+@_output("--out", type=Path, metavar="DIR", help="Folder of the sweep.  [default: runs/<target>_...]")
+@_server("--scrape", default="1s", show_default=True, metavar="TIME", help="Period of the server's metrics.")
+@_sweep("--dry-run", is_flag=True, help="List the points and what is known of them; run nothing.")
+@_sweep("--retry-invalid", is_flag=True, help="Measure INVALID points again; what they left is kept.")
+@_output("--json", "as_json", is_flag=True, help="Print sweep.json instead of the table.")
+@_output("--quiet", is_flag=True, help="Nothing while it runs.")
 @click.argument("more_goodput", nargs=-1, metavar="")
 def sweep(more_goodput: Sequence[str], dry_run: bool, as_json: bool, **given: Any) -> int:
     """Measure a workload at many loads, or over any of its fields; run again, it goes on where it stopped.
@@ -128,24 +134,24 @@ def _spellings() -> dict[str, str]:
     return {option.lstrip("-"): str(param.name) for param in run.params for option in param.opts}
 
 
-@bench.command()
+@bench.command(cls=SectionedCommand)
 @target_options
 @load_options
 @hardware_options
-@click.option("--by", type=click.Choice(["rate", "concurrency"]), help="What is raised.  [default: as the workload is]")
-@click.option("--from", "from", default="1", show_default=True, metavar="LOAD", help="Where the search begins.")
-@click.option("--to", default="64", show_default=True, metavar="LOAD", help="No further, up or down.")
-@click.option("--precision", default="5%", show_default=True, help="How close the ends of the bracket must come.")
-@click.option("--confirm", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs at each end of it.")
-@click.option("--point-time", default="2m", show_default=True, metavar="TIME", help="No run counts longer than that.")
-@click.option("--cool-down", default="5s", show_default=True, metavar="TIME", help="Pause between two runs.")
-@click.option("--at-least", metavar="LOAD", help="Exit with 1 when the answer is less.")
-@click.option("--retry-invalid", is_flag=True, help="Measure again what this client was not up to.")
-@click.option("--allow", multiple=True, metavar="CODE", help="Waive a check of the verdict; it is recorded.")
-@click.option("--out", type=Path, metavar="DIR", help="Folder of the search.  [default: runs/search-...]")
-@click.option("--scrape", default="1s", show_default=True, metavar="TIME", help="Period of the server's metrics.")
-@click.option("--json", "as_json", is_flag=True, help="Print search.json instead of the answer.")
-@click.option("--quiet", is_flag=True, help="Nothing while it runs, and the answer alone.")
+@_search("--by", type=click.Choice(["rate", "concurrency"]), help="What is raised.  [default: as the workload is]")
+@_search("--from", "from", default="1", show_default=True, metavar="LOAD", help="Where the search begins.")
+@_search("--to", default="64", show_default=True, metavar="LOAD", help="No further, up or down.")
+@_search("--precision", default="5%", show_default=True, help="How close the ends of the bracket must come.")
+@_search("--confirm", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs at each end of it.")
+@_search("--point-time", default="2m", show_default=True, metavar="TIME", help="No run counts longer than that.")
+@_search("--cool-down", default="5s", show_default=True, metavar="TIME", help="Pause between two runs.")
+@_search("--at-least", metavar="LOAD", help="Exit with 1 when the answer is less.")
+@_search("--retry-invalid", is_flag=True, help="Measure again what this client was not up to.")
+@_slo("--allow", multiple=True, metavar="CODE", help="Waive a check of the verdict; it is recorded.")
+@_output("--out", type=Path, metavar="DIR", help="Folder of the search.  [default: runs/search-...]")
+@_server("--scrape", default="1s", show_default=True, metavar="TIME", help="Period of the server's metrics.")
+@_output("--json", "as_json", is_flag=True, help="Print search.json instead of the answer.")
+@_output("--quiet", is_flag=True, help="Nothing while it runs, and the answer alone.")
 @click.argument("more_goodput", nargs=-1, metavar="")
 def search(more_goodput: Sequence[str], as_json: bool, **given: Any) -> int:
     """Find the highest load that meets the SLO; run again, it goes on where it stopped.
@@ -170,7 +176,7 @@ def search(more_goodput: Sequence[str], as_json: bool, **given: Any) -> int:
     return hunt.exit_code
 
 
-@bench.command()
+@bench.command(cls=SectionedCommand)
 @target_options
 @load_options
 @hardware_options
@@ -186,30 +192,42 @@ def check(**given: Any) -> int:
     return code
 
 
-@bench.command()
-@click.option("--model", required=True, metavar="CONFIG|NAME", help="A config.json, its folder, or a known name.")
+@bench.command(cls=SectionedCommand)
+@_models(
+    "--model",
+    "--model-config",
+    "model",
+    required=True,
+    metavar="CONFIG|NAME",
+    help="A config.json, its folder, or a known name.",
+)
 @deployment_options
-@click.option("--workload", metavar="NAME", help="Its mean lengths and its SLO: a YAML file, or a packaged name.")
-@click.option("--input-tokens", type=click.IntRange(1, 10**8), help="Tokens of a prompt.  [default: 1024]")
-@click.option("--output-tokens", type=click.IntRange(1, 10**8), help="Tokens of an answer.  [default: 256]")
-@click.option("--context", type=click.IntRange(1, 10**9), help="Room for each request.  [default: prompt + answer]")
-@click.option("--batch", default="1,8,64", show_default=True, metavar="LIST", help="Requests running on a server.")
-@click.option("--memory-utilisation", type=float, default=0.9, show_default=True, help="Share that the engine takes.")
-@click.option("--reserve-gb", type=float, help="Of that, what is neither weights nor KV.  [default: estimated]")
-@click.option("--gpu-price", type=float, metavar="USD", help="Of one GPU for an hour.")
-@click.option("--prices", type=Path, metavar="FILE", help="File of prices, or of what an own GPU costs.")
-@click.option("--slo", help="Also the largest batch that meets this: ttft=500ms,tpot=50ms")
-@click.option("--like", multiple=True, metavar="RUN", help="A run whose MBU and MFU make predictions; repeatable.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-@click.option("--out", type=Path, metavar="FILE", help="Write a page of it, as estimate.html.")
+@_load("--workload", metavar="NAME", help="Its mean lengths and its SLO: a YAML file, or a packaged name.")
+@_load("--input-tokens", type=click.IntRange(1, 10**8), help="Tokens of a prompt.  [default: 1024]")
+@_load("--output-tokens", type=click.IntRange(1, 10**8), help="Tokens of an answer.  [default: 256]")
+@_load("--context", metavar="TOKENS", help="Room for each request, as 128k.  [default: prompt + answer]")
+@_load("--batch", default="1,8,64", show_default=True, metavar="LIST", help="Requests running on a server.")
+@_models("--memory-utilisation", type=float, default=0.9, show_default=True, help="Share that the engine takes.")
+@_models("--reserve-gb", type=float, help="Of that, what is neither weights nor KV.  [default: estimated]")
+@_hardware("--gpu-price", type=dollars, metavar="USD", help="Of one GPU for an hour.")
+@_hardware("--prices", type=Path, metavar="FILE", help="File of prices, or of what an own GPU costs.")
+@_slo("--slo", help="Also the largest batch that meets this: ttft=500ms,tpot=50ms,e2e=5s")
+@_load("--rate", type=float, metavar="REQ/S", help="Also how many servers and GPUs so many requests/s need.")
+@_predictions("--like", multiple=True, metavar="RUN", help="A run whose MBU and MFU make predictions; repeatable.")
+@_predictions("--like-gpu", metavar="NAME", help="What runs of --like ran on, where they do not know it.")
+@_predictions("--mbu", metavar="SHARE", help="Assumed for decode steps, as 0.7 or 70%, where no run tells it.")
+@_predictions("--mfu", metavar="SHARE", help="Assumed for prompts, likewise.")
+@_output("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@_output("--out", type=Path, metavar="FILE", help="Write a page of it, as estimate.html.")
 def estimate(as_json: bool, out: Path | None, **given: Any) -> int:
     """Say what a model could do on GPUs before they are bought: whether it fits, floors, bounds, cost.
 
     \b
-    bench estimate --model llama-3.1-70b --gpu h100-sxm --gpu h200 --tp 2,4 --dtype fp8 --gpu-price 2.5
-    bench estimate --model config.json --gpu b200 --context 8192 --slo ttft=500ms,tpot=50ms --like runs/ID
+    bench estimate --model llama-3.1-70b --gpu h100-sxm,h200 --tp 2,4 --dtype fp8 --gpu-price 2.5
+    bench estimate --model llama-3.1-8b --gpu l4,h200 --slo ttft=500ms,tpot=50ms --rate 20 --mbu 0.7 --mfu 0.5
+    bench estimate --model config.json --gpu b200 --context 128k --like runs/ID
     """
-    from servemark.dashboards.estimate import estimate_text
+    from servemark.dashboards.estimate import estimate_text, terminal_width
     from servemark.dashboards.estimate_page import write_estimate_page
     from servemark.harness.estimating import estimated
 
@@ -218,16 +236,16 @@ def estimate(as_json: bool, out: Path | None, **given: Any) -> int:
     if as_json:
         _print_json(found)
     else:
-        _say(estimate_text(found))
+        _say(estimate_text(found, terminal_width()))
         if page is not None:
             _say(f"\n{page}")
     return 0
 
 
-@bench.command()
+@bench.command(cls=SectionedCommand)
 @click.argument("run_folder", metavar="[RUN]", required=False)
 @made_on_options
-@click.option("--json", "as_json", is_flag=True, help="Print run.json instead of the summary.")
+@_output("--json", "as_json", is_flag=True, help="Print run.json instead of the summary.")
 def show(run_folder: str | None, as_json: bool, **given: Any) -> int:
     """Print the summary of a saved run, the newest in ./runs if none is named; one that was killed is read as far as
     it got. Flags of the hardware work its figures out anew, as --gpu-price 3; the run stays as it is."""
@@ -239,10 +257,10 @@ def show(run_folder: str | None, as_json: bool, **given: Any) -> int:
     return 0
 
 
-@bench.command()
+@bench.command(cls=SectionedCommand)
 @click.argument("run_folder", metavar="[RUN]", required=False)
 @made_on_options
-@click.option("--out", type=Path, metavar="FILE", help="Where to write it.  [default: report.html in the run]")
+@_output("--out", type=Path, metavar="FILE", help="Where to write it.  [default: report.html in the run]")
 def report(run_folder: str | None, out: Path | None, **given: Any) -> int:
     """Write the HTML page of a saved run, the newest in ./runs if none is named; flags as of `bench show`."""
     from servemark.dashboards.page import write_page
@@ -303,8 +321,9 @@ def gpu_exporter(host: str, port: int, period: str, gpu_index: str | None) -> in
     """Tell of this machine's GPUs over HTTP, for a run elsewhere and its --gpu-metrics.
 
     \b
-    bench gpu-exporter --host 0.0.0.0
-    bench run --url http://gpu-host:8000 --gpu-metrics http://gpu-host:9433 ...
+    bench gpu-exporter                            # on gpu-host, on loopback
+    ssh -N -L 9433:127.0.0.1:9433 gpu-host        # here
+    bench run --url http://gpu-host:8000 --gpu-metrics http://127.0.0.1:9433 ...
     """
     from servemark.harness.gpu.exporter import export
 

@@ -12,7 +12,8 @@ from servemark.harness.hardware.estimate import estimate
 from servemark.harness.hardware.estimate_cycle import Traffic
 from servemark.harness.hardware.estimate_layouts import Engine, check, layouts
 from servemark.harness.hardware.estimate_point import Objectives, Question
-from servemark.harness.hardware.estimate_reached import Reached, reached
+from servemark.harness.hardware.estimate_reached import Reached
+from servemark.harness.hardware.estimate_words import context_tokens, share
 from servemark.harness.hardware.known import find_model
 from servemark.harness.hardware.layout import Layout
 from servemark.harness.hardware.limits import GB
@@ -30,6 +31,8 @@ MOST_TOKENS = 100_000_000
 INPUT_TOKENS, OUTPUT_TOKENS = 1024, 256
 _QUANTILES = 2_000
 _WHOLE = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+_METRIC = re.compile(r"\s*([a-z0-9_]+)\s*[:=]", re.ASCII)
+MOST_RATE = 1e9
 _ESTIMABLE = ("ttft", "tpot", "itl", "e2e")
 
 
@@ -38,7 +41,8 @@ def estimated(given: Mapping[str, Any]) -> dict[str, Any]:
     model = _model(given["model"], given["dtype"], given["kv_dtype"])
     workload = None if given["workload"] is None else _workload(given["workload"])
     files = tuple(given["gpu_file"])
-    kinds = [gpu(name, files) for name in dict.fromkeys(given["gpu"])]
+    names = [name for each in given["gpu"] for name in map(str.strip, each.split(",")) if name]
+    kinds = [gpu(name, files) for name in dict.fromkeys(names or given["gpu"])]
     asked = _layouts(model, given)
     if len(kinds) * len(asked) > MOST_DEPLOYMENTS:
         raise BadInput(
@@ -52,7 +56,9 @@ def estimated(given: Mapping[str, Any]) -> dict[str, Any]:
         batches=whole_numbers("--batch", given["batch"]),
         engine=_engine(given),
         objectives=_objectives(given["slo"], workload),
-        runs=tuple(_reached(folder) for folder in given["like"]),
+        runs=_runs(given),
+        assumed=_assumed(given),
+        rate=_rate(given["rate"]),
     )
     found = estimate(question, priced, asked)
     unpriced = [kind.name for kind, price in priced if price is None] if given["prices"] is not None else []
@@ -69,11 +75,16 @@ def _model(text: str, weights: str | None, kv: str | None) -> Model:
 
 
 def whole_numbers(flag: str, text: str) -> tuple[int, ...]:
-    """`1,8,64`, in order and each once."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(_WHOLE.fullmatch(part) for part in parts):
-        raise BadInput(f"{flag} {text!r}: give whole numbers from 1 on, with commas, as 1,8,64")
-    return tuple(sorted({int(part) for part in parts}))
+    """`1,8,64` or `1..64x2`, as values of a sweep are written, in order and each once."""
+    from servemark.harness.matrix.values import spread
+
+    try:
+        words = [str(value) for part in text.split(",") for value in spread(part)]
+    except ValueError as error:
+        raise BadInput(f"{flag} {text!r}: {error}") from None
+    if not all(_WHOLE.fullmatch(word) for word in words):
+        raise BadInput(f"{flag} {text!r}: give whole numbers from 1 on, with commas, as 1,8,64, or 1..64x2")
+    return tuple(sorted({int(word) for word in words}))
 
 
 def _layouts(model: Model, given: Mapping[str, Any]) -> list[Layout]:
@@ -96,6 +107,27 @@ def _engine(given: Mapping[str, Any]) -> Engine:
     return Engine(utilisation, None if reserve is None else reserve * GB)
 
 
+def _runs(given: Mapping[str, Any]) -> tuple[Reached, ...]:
+    if not given["like"]:
+        return ()
+    from servemark.harness.like_runs import reached_by
+
+    return tuple(reached_by(folder, given["model"], given["like_gpu"]) for folder in given["like"])
+
+
+def _assumed(given: Mapping[str, Any]) -> Reached | None:
+    """What --mbu and --mfu say, for what no run of --like tells."""
+    said = {name: share(f"--{name}", given[name]) for name in ("mbu", "mfu") if given[name] is not None}
+    name = ", ".join(f"--{name} {value:g}" for name, value in said.items())
+    return Reached(name, said.get("mbu"), said.get("mfu"), assumed=True) if said else None
+
+
+def _rate(rate: float | None) -> float | None:
+    if rate is not None and not 0 < rate <= MOST_RATE:
+        raise BadInput(f"--rate {rate:g}: give requests per second, more than 0, as 20")
+    return rate
+
+
 def _price(kind: Gpu, given: Mapping[str, Any]) -> Price | None:
     return price_for(kind.name, given["gpu_price"], given["prices"])
 
@@ -105,7 +137,8 @@ def _price(kind: Gpu, given: Mapping[str, Any]) -> Price | None:
 
 def _traffic(model: Model, given: Mapping[str, Any], workload: Workload | None) -> Traffic:
     """A context alone is one of a request with the usual answer; else each has room for all its tokens at least."""
-    prompt, output, context = given["input_tokens"], given["output_tokens"], given["context"]
+    prompt, output = given["input_tokens"], given["output_tokens"]
+    context = None if given["context"] is None else context_tokens(given["context"])
     if workload is not None:
         means = _mean_lengths(workload, given["workload"])
         prompt, output = prompt or means[0], output or means[1]
@@ -115,12 +148,12 @@ def _traffic(model: Model, given: Mapping[str, Any], workload: Workload | None) 
     longest = prompt + output
     if prompt < 1 or (context is not None and context < longest):
         raise BadInput(
-            f"--context {context}: a request of {max(prompt, 1):,} + {output:,} tokens does not fit in it; raise it, "
+            f"--context {context:,}: a request of {max(prompt, 1):,} + {output:,} tokens does not fit in it; raise it, "
             "or lower --input-tokens or --output-tokens"
         )
     context, limit = context or longest, model.architecture.max_context
     if limit is not None and context > limit:
-        flag = f"--context {context:,}" if given["context"] else f"{prompt:,} + {output:,} tokens"
+        flag = f"--context {context:,}" if given["context"] is not None else f"{prompt:,} + {output:,} tokens"
         raise BadInput(f"{flag}: {model.name} takes no more than {limit:,} tokens by its config; ask for less")
     return Traffic(prompt, output, context)
 
@@ -158,14 +191,20 @@ def _objectives(text: str | None, workload: Workload | None) -> Objectives | Non
     said = declared if text is None else text
     if not said:
         return None
+    if text is not None:
+        _refuse_others(text)
     try:
         limits = parse_slo(said).limits
     except ValueError as error:
         raise BadInput(f"--slo: {error}") from error
-    other = next((each.metric for each in limits if each.metric not in _ESTIMABLE), None)
-    if text is not None and other is not None:
-        raise BadInput(f"--slo: {other} depends on more than the hardware; limits here go on {', '.join(_ESTIMABLE)}")
     return _of([each for each in limits if each.metric in _ESTIMABLE])
+
+
+def _refuse_others(text: str) -> None:
+    names = (_METRIC.match(each) for each in text.split(","))
+    other = next((found[1] for found in names if found and found[1] not in _ESTIMABLE), None)
+    if other is not None:
+        raise BadInput(f"--slo: {other} cannot be estimated from the hardware; limits go on {', '.join(_ESTIMABLE)}")
 
 
 def _of(limits: Sequence[Limit]) -> Objectives | None:
@@ -174,17 +213,3 @@ def _of(limits: Sequence[Limit]) -> Objectives | None:
 
     said = ",".join(each.text for each in limits)
     return Objectives(least("ttft"), least("tpot", "itl"), least("e2e"), said) if limits else None
-
-
-# -- runs that were made
-
-
-def _reached(folder: str) -> Reached:
-    from servemark.results.saved import open_run
-
-    saved = open_run(folder)
-    try:
-        return reached(saved.run, str(saved.folder))
-    except ValueError as error:
-        why = str(error).removesuffix(".")
-        raise BadInput(f"--like {saved.folder}: {why}; a run knows them by --gpu and --model-config") from error

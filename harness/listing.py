@@ -33,7 +33,7 @@ def listing() -> Iterator[str]:
     yield from _row("", ", ".join(each.name for each in gpus()))
 
 
-GPU_HEAD = ("name", "", "BF16", "FP8", "INT8", "FP4", "GB/s", "GB", "W", "reached")
+GPU_HEAD = ("name", "", "BF16", "FP8", "INT8", "FP4", "GB/s", "GB", "MiB", "W", "reached")
 
 
 def gpu_table(files: Sequence[Path] = ()) -> Iterator[str]:
@@ -44,6 +44,7 @@ def gpu_table(files: Sequence[Path] = ()) -> Iterator[str]:
         words = map(str.ljust, row[:2], widths[:2])
         yield "  ".join((*words, *map(str.rjust, row[2:], widths[2:])))
     yield "\nPeaks are dense, in TFLOP/s (INT8: TOP/s); BF16 stands for FP16 too; ~ where sources disagree."
+    yield "GB are as published; MiB are what the driver reports, and where known what fits is counted with those."
     yield "Reached is the share of the BF16 peak that large matrix products have reached."
 
 
@@ -54,7 +55,8 @@ def gpu_row(device: Gpu) -> tuple[str, ...]:
     bandwidth = f"{'~' if device.bandwidth_disputed else ''}{device.bandwidth_gb_s:,.0f}"
     power = "-" if device.power_w is None else f"{device.power_w:,.0f}"
     reached = "-" if device.achievable is None else f"{device.achievable * 100:.0f} %"
-    return *names, *peaks, bandwidth, f"{device.memory_gb:g}", power, reached
+    mib = "-" if device.memory_mib is None else f"{device.memory_mib:,.0f}"
+    return *names, *peaks, bandwidth, f"{device.memory_gb:g}", mib, power, reached
 
 
 def _peak(device: Gpu, dtype: str) -> str:

@@ -16,12 +16,13 @@ from servemark.harness.drive import Drive
 from servemark.harness.errors import EXIT_GATE_MISSED, EXIT_INVALID, EXIT_OK, ResultUnusable
 from servemark.harness.figures.slo import Slo
 from servemark.harness.gpu.watch import GpuWatch
-from servemark.harness.hardware.deployed import Deployed
+from servemark.harness.hardware.deployed import Deployed, refuse_senseless
 from servemark.harness.interrupts import Interrupts
 from servemark.harness.launch.launching import Engine
 from servemark.harness.load.limits import check_files
 from servemark.harness.load.messages import Plan
 from servemark.harness.machines import deployment, gpu_watch
+from servemark.harness.plaintext import one_line
 from servemark.harness.plan.arrivals import ClosedLoop, OpenLoop
 from servemark.harness.plan.encoding import Jobs
 from servemark.harness.plan.planning import worker_plan
@@ -59,6 +60,7 @@ def measure(asked: Asked, engine: Engine | None = None) -> Measured:
     loaded = load_workload(asked.workload, asked.flags)
     slo = slo_of(loaded)
     refuse_unknown_codes(asked.allow)
+    refuse_senseless(asked.hardware, max(1, len(asked.urls)))
     if asked.out is not None:
         refuse_taken(asked.out)
     with Interrupts() as interrupts, reached(asked, loaded, engine) as target:
@@ -182,19 +184,23 @@ class Run:
         from servemark.results.hardware import hardware_part
         from servemark.results.headline import hardware_summary
 
-        found = hardware_part(
-            evidence.frame,
-            evidence.window,
-            evidence.server,
-            evidence.gpu,
-            evidence.gpu_facts,
-            self.made_on.seen(evidence.gpu_facts["gpus"]),
-            judged["metrics"],
-            judged["verdict"]["checks"],
-            self.plan.concurrency,
-            evidence.reports[0].started_ns if evidence.reports else None,
-        )
         summary = judged["summary"]
+        try:
+            found = hardware_part(
+                evidence.frame,
+                evidence.window,
+                evidence.server,
+                evidence.gpu,
+                evidence.gpu_facts,
+                self.made_on.seen(evidence.gpu_facts["gpus"]),
+                judged["metrics"],
+                judged["verdict"]["checks"],
+                self.plan.concurrency,
+                evidence.reports[0].started_ns if evidence.reports else None,
+            )
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # the run is made, and goes before this
+            lacks = f"No figure of the hardware could be worked out ({type(error).__name__}: {error})"
+            return {"hardware": {"deployment": self.made_on.facts(), "lacks": [one_line(lacks)]}}
         return {"hardware": found, "summary": summary | hardware_summary(found, summary.get("output_tps"))}
 
     def _evidence(

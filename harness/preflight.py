@@ -13,6 +13,7 @@ from typing import Literal
 
 from servemark.harness.clock import wall_offset_ns
 from servemark.harness.errors import BenchError
+from servemark.harness.hardware.deployed import refuse_senseless
 from servemark.harness.load.limits import check_files, most_files
 from servemark.harness.load.wire import SO_TIMESTAMPNS
 from servemark.harness.machines import deployment, gpu_watch
@@ -48,6 +49,7 @@ def preflight(asked: Asked) -> Iterator[Finding]:
     try:
         loaded = load_workload(asked.workload, asked.flags)
         slo = slo_of(loaded)
+        refuse_senseless(asked.hardware, max(1, len(asked.urls)))
         yield Finding("workload", f"{loaded.name}: {_load(loaded.spec)}" + (f"; SLO {slo.said}" if slo else ""))
         with reached(asked, loaded) as target:
             said_by_server = Redactor(secrets_of(loaded, target.headers))  # which may say a key
@@ -176,6 +178,10 @@ def _hardware(asked: Asked, target: Target) -> Iterator[Finding]:
         yield Finding("hardware", f"{made_on.gpu.title}, by {made_on.gpu_source}; {count}")
     elif made_on.gpu_lacks is not None:
         yield Finding("hardware", f"{made_on.gpu_lacks}; {count}", "note")
+    if made_on.price is not None:
+        yield Finding("price", f"${made_on.price.usd_per_gpu_hour:.4g} for a GPU and hour, by {made_on.price.source}")
+    elif made_on.section.prices is not None and made_on.price_lacks is not None:
+        yield Finding("price", made_on.price_lacks, "note")
     for each in watched["gpus"]:
         yield Finding("gpu", one_line(f"{each.get('index')}: {each.get('name')}, {each.get('gpu')}"))
     for note in watched["notes"]:

@@ -20,6 +20,9 @@ from servemark.results.headline import hardware_summary
 from servemark.results.recover import LoadedRun
 from servemark.results.schema import items, number, part, text
 
+_INSTEAD = {"prices": "gpu_price", "tp": "gpus", "pp": "gpus", "dp": "gpus"}
+"""What is said anew -> what was said before and would go over it, or against it."""
+
 
 def reworked(saved: LoadedRun, section: HardwareSection) -> LoadedRun:
     """Nothing is written. Raises BadInput where the section makes no sense, ResultUnusable where the run does not."""
@@ -32,9 +35,9 @@ def reworked(saved: LoadedRun, section: HardwareSection) -> LoadedRun:
             _window(run, frame),
             whole(saved.server_samples()),
             saved.gpu_samples(),
-            part(run, "hardware", "telemetry"),
+            {**part(run, "hardware", "telemetry"), "gpus": items(run, "hardware", "telemetry", "gpus")},
             _made_on(run, section),
-            part(run, "metrics"),
+            {name: each for name, each in part(run, "metrics").items() if isinstance(each, dict)},
             items(run, "verdict", "checks"),
             None if clients is None else int(clients),
             started if isinstance(started, int) else None,
@@ -62,9 +65,13 @@ def _made_on(run: Mapping[str, Any], section: HardwareSection) -> Deployed:
     except ValueError:
         words = []
     servers = max(1, len(items(target, "replicas")))
-    asked = part(run, "hardware", "deployment", "asked") | section.model_dump(mode="json", exclude_defaults=True)
+    said = section.model_dump(mode="json", exclude_defaults=True)
+    kept = {name: value for name, value in part(run, "hardware", "deployment", "asked").items() if name not in said}
+    for anew, old in _INSTEAD.items():
+        if anew in said:
+            kept.pop(old, None)
     try:
-        section = HardwareSection.model_validate(asked)
+        section = HardwareSection.model_validate(kept | said)
     except ValidationError as error:
         raise ResultUnusable("what was asked of its hardware makes no sense; give it anew") from error
     return deployed(section, told(part(target, "settings"), words, text(target.get("model"))), servers)

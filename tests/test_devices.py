@@ -58,7 +58,7 @@ def test_every_figure_has_a_source_and_a_date(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "bf16", "bandwidth", "memory"),
+    ("name", "bf16", "bandwidth", "memory_gb"),
     [
         ("h100-sxm", 989, 3350, 80),
         ("h100-pcie", 756, 2000, 80),
@@ -73,11 +73,27 @@ def test_every_figure_has_a_source_and_a_date(name: str) -> None:
     ],
 )
 def test_the_devices_of_the_simulator_keep_their_names_and_figures(
-    name: str, bf16: float, bandwidth: float, memory: float
+    name: str, bf16: float, bandwidth: float, memory_gb: float
 ) -> None:
     device = gpu(name)
     assert (device.flops_per_s("bf16"), device.bytes_per_s) == (bf16 * 1e12, bandwidth * 1e9)
-    assert device.memory_bytes == memory * 1e9
+    assert device.memory_gb == memory_gb
+
+
+def test_memory_is_what_the_driver_reports_where_that_is_known(tmp_path: Path) -> None:
+    """An "80 GB" H100 SXM has 81,559 MiB: 85.5 GB, and what is counted with 80 is no bound."""
+    assert gpu("h100-sxm").memory_bytes == 81_559 * MIB
+    assert gpu("gaudi3").memory_bytes == 128e9
+    file = tmp_path / "own.toml"
+    file.write_text(OWN.replace("memory_gb = 24", "memory_gb = 24\nmemory_mib = 23028"))
+    assert gpu("my-card", [file]).memory_bytes == 23_028 * MIB
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_reported_memory_is_near_the_published_one(name: str) -> None:
+    """From 6 % less, where ECC takes its share, to 10 % more, where GB were GiB and more is fitted than sold."""
+    if "memory_mib" in TABLE[name]:
+        assert 0.94 < TABLE[name]["memory_mib"] * MIB / (TABLE[name]["memory_gb"] * 1e9) < 1.10
 
 
 def test_an_h100_is_989_dense_and_not_the_sparse_figure_that_is_often_quoted() -> None:
@@ -161,6 +177,12 @@ REPORTED = [
     ("NVIDIA RTX PRO 6000 Blackwell Server Edition", 97_887, "rtx-pro-6000"),
     ("AMD Instinct MI300X OAM", 196_592, "mi300x"),
 ]
+
+
+@pytest.mark.parametrize(("product", "mib", "name"), REPORTED)
+def test_the_table_has_the_memory_that_drivers_report(product: str, mib: int, name: str) -> None:
+    if product.startswith(("NVIDIA", "Tesla", "AMD")):  # older drivers kept more back
+        assert gpu(name).memory_mib == mib
 
 
 @pytest.mark.parametrize(("product", "mib", "name"), REPORTED)

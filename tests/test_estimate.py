@@ -130,8 +130,8 @@ def test_prices_are_those_of_all_gpus() -> None:
 
 
 def test_largest_batch_is_what_independent_arithmetic_says() -> None:
-    """72 GB less 16.06 GB of weights, 1.07 GB of activations and 1 GB, at 128 KiB a token."""
-    room = 0.9 * 80e9 - 2 * 8_030_261_248 - 16 * 2 * 4096 * 8192 - 1e9
+    """90 % of 81,559 MiB less 16.06 GB of weights, 1.07 GB of activations and 1 GB, at 128 KiB a token."""
+    room = 0.9 * (81_559 << 20) - 2 * 8_030_261_248 - 16 * 2 * 4096 * 8192 - 1e9
     each = 1280 * 131_072
     assert asked().largest_batch == int(room // each)
     assert asked().row(int(room // each)).fits
@@ -152,12 +152,14 @@ def test_boundary_of_what_fits(memory_gb: float, fits: bool) -> None:
 
 
 def test_least_tensor_ranks_share_the_heads_and_hold_the_model() -> None:
-    """70B in 16 bit is 141 GB: two GPUs leave no room, and three ranks cannot share 64 heads."""
+    """70B in 16 bit is 141 GB: two GPUs leave room for one chat but not for 8,192 tokens, four for both; three ranks
+    cannot share 64 heads."""
     large = known_model("llama-3.1-70b")
     assert 3 not in tensor_ranks(large)
-    assert asked(large).least_tensor(1) == 4
+    assert asked(large).least_tensor(1) == 2
+    assert asked(large, traffic=Traffic(20_000, 256, 20_256)).least_tensor(1) == 4
     assert asked(large, gpu("h200")).least_tensor(1) == 2
-    assert asked(large, traffic=Traffic(1024, 256, 1280)).least_tensor(1000) == 16
+    assert asked(large, traffic=Traffic(1024, 256, 1280)).least_tensor(1100) == 16
     assert asked(large, gpu("t4")).least_tensor(1) == 16
     assert asked(kv_only(4e12, 8)).least_tensor(1) is None
 
@@ -224,7 +226,14 @@ def test_time_that_prompts_take_is_in_ttft_or_in_tpot() -> None:
 
 
 def test_objective_that_one_request_misses_is_met_by_no_batch() -> None:
-    assert asked(objectives=Objectives(tpot_s=0.001)).to_json()["at_slo"] == {"bound": None, "predicted": None}
+    found = asked(objectives=Objectives(tpot_s=0.001)).to_json()["at_slo"]
+    assert (found["bound"], found["predicted"]) == (None, None)
+    assert found["why"] == {"bound": ["TPOT is 4.53 ms for a request that is alone"]}
+    found = asked(objectives=Objectives(ttft_s=0.01, tpot_s=0.001), runs=(RUN,)).to_json()["at_slo"]
+    assert [words.split()[0] for words in found["why"]["bound"]] == ["TTFT", "TPOT"]
+    assert found["why"]["predicted"][0] == "TTFT is 29.5 ms for a request that is alone"
+    too_large = asked(known_model("llama-3.1-70b"), gpu("l4"), objectives=Objectives(tpot_s=1.0)).to_json()["at_slo"]
+    assert too_large["why"]["bound"] == ["one request does not fit into memory"]
     assert asked().to_json()["at_slo"] is None
 
 
@@ -248,6 +257,65 @@ def test_without_an_mfu_only_a_step_without_prompts_is_predicted() -> None:
     assert point.step_s == pytest.approx(asked().bound(8).step_s / 0.7)
     assert (point.tpot_s, point.ttft_s, point.output_tps) == (None, None, None)
     assert asked(runs=(Reached("runs/one", mbu=None, mfu=0.5),)).predicted(8) is None
+
+
+ASSUMED = Reached("--mbu 0.7, --mfu 0.5", 0.7, 0.5, assumed=True)
+
+
+def test_assumed_efficiency_predicts_as_a_measured_one_and_says_that_it_is_none() -> None:
+    measured, assumed = asked(runs=(RUN,)).predicted(16), asked(assumed=ASSUMED).predicted(16)
+    assert measured is not None
+    assert assumed is not None
+    assert (measured.runs, measured.assumed) == (("runs/one",), ())
+    assert (assumed.runs, assumed.assumed) == ((), ("mbu", "mfu"))
+    assert replace(assumed, runs=measured.runs, assumed=()) == measured
+
+
+def test_run_goes_before_what_is_assumed() -> None:
+    """Of what the run does not tell, the assumption stands."""
+    point = asked(runs=(Reached("runs/one", mbu=0.3, mfu=None),), assumed=ASSUMED).predicted(1)
+    assert point is not None
+    assert (point.mbu, point.mfu, point.runs, point.assumed) == (0.3, 0.5, ("runs/one",), ("mfu",))
+
+
+# -- how many
+
+
+def test_rate_needs_so_many_servers_that_they_carry_it() -> None:
+    """And no fewer; the replicas that were asked for play no part."""
+    goal, price = Objectives(ttft_s=0.5, tpot_s=0.012), Price(2.5, "--gpu-price")
+    for rate in (1.0, 20.0, 100.0):
+        more = {"objectives": goal, "assumed": ASSUMED, "rate": rate}
+        deployment = asked(layout=Layout(tensor=2, replicas=3), price=price, **more)
+        point, found = deployment.best(deployment.predicted), deployment.to_json()["for_rate"]
+        assert point is not None
+        assert point.rps is not None
+        assert found["rps_per_server"] == pytest.approx(point.rps / 3)
+        assert found["servers"] * found["rps_per_server"] >= rate > (found["servers"] - 1) * found["rps_per_server"]
+        assert (found["gpus"], found["usd_per_hour"]) == (2 * found["servers"], 5.0 * found["servers"])
+        assert (found["basis"], found["assumed"], found["batch"]) == ("predicted", ("mbu", "mfu"), point.batch)
+
+
+def test_rate_that_is_reached_exactly_needs_no_further_server() -> None:
+    each = asked(rate=1.0).to_json()["for_rate"]["rps_per_server"]
+    for servers in (1, 3, 7):
+        assert asked(rate=servers * each).to_json()["for_rate"]["servers"] == servers
+
+
+def test_without_predictions_a_rate_is_answered_from_bounds_and_without_an_slo_at_the_largest_batch() -> None:
+    deployment = asked(rate=20.0)
+    found = deployment.to_json()["for_rate"]
+    assert (found["basis"], found["batch"], found["usd_per_hour"]) == ("bound", deployment.largest_batch, None)
+    only_decode = Reached("runs/one", mbu=0.7, mfu=None)
+    assert asked(rate=20.0, runs=(only_decode,)).to_json()["for_rate"]["basis"] == "bound"
+
+
+def test_rate_is_carried_by_no_number_of_servers_that_miss_the_slo() -> None:
+    """Predicted to miss it; a bound that meets it does not step in."""
+    deployment = asked(objectives=Objectives(tpot_s=0.005), assumed=ASSUMED, rate=1.0)
+    assert deployment.best(deployment.bound_for_slo) is not None
+    assert deployment.to_json()["for_rate"] is None
+    assert asked(known_model("llama-3.1-70b"), gpu("l4"), rate=1.0).to_json()["for_rate"] is None
 
 
 def test_run_with_the_nearest_batch_is_believed() -> None:
@@ -279,6 +347,15 @@ def run_json(**phases: object) -> dict[str, Any]:
 def test_efficiency_is_read_from_a_run() -> None:
     run = run_json(decode={"mbu": 0.6, "mfu": 0.1, "batch": 12.5}, prefill={"mbu": 0.1, "mfu": 0.4})
     assert reached(run, "runs/a") == Reached("runs/a", 0.6, 0.4, 12.5, "h100-sxm", "llama-3.1-8b", "fp8", 2)
+
+
+def test_what_a_run_doubts_of_itself_is_said_with_its_efficiency() -> None:
+    run = run_json(decode={"mbu": 0.6, "batch": 12.5}, prefill={"mfu": 0.4})
+    run["hardware"] |= {"doubts": ["MFU is 12 % as modelled and 20 % by the server", 3], "lacks": ["no price"]}
+    assert "MFU is 12 % as modelled and 20 % by the server" in reached(run, "x").doubts(LLAMA, ["h100-sxm"], [2])
+    run["hardware"]["efficiency"] = {}
+    with pytest.raises(ValueError, match="MFU is 12 % as modelled"):
+        reached(run, "x")
 
 
 def test_phase_that_another_resource_bound_tells_nothing_of_this_one() -> None:

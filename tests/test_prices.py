@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servemark.harness.errors import BadInput
+from servemark.harness.hardware.deployed import deployed
 from servemark.harness.hardware.prices import OnPremise, Price, kwh_price, price_for
+from servemark.harness.hardware.section import HardwareSection
+from servemark.harness.hardware.told import Told
 
 PAGE = (Path(__file__).parent.parent / "docs" / "devices.md").read_text()
 
@@ -40,7 +43,7 @@ def usd(price: Price | None) -> float:
 
 
 def test_the_flag_goes_before_the_file(file: Path) -> None:
-    assert price_for("h100-sxm", 3.0, file) == Price(3.0, "--gpu-price")
+    assert price_for("h100-sxm", 3.0, file) == Price(3.0, f"--gpu-price, which goes before {file}")
     assert price_for(None, 3.0, None) == Price(3.0, "--gpu-price")
     assert price_for("h100-sxm", None, None) is None
 
@@ -112,6 +115,34 @@ def test_a_mistake_in_the_file_is_named_with_its_line(tmp_path: Path, text: str,
     with pytest.raises(BadInput) as caught:
         price_for("h100-sxm", None, path)  # another GPU's: the file is read as a whole, before any load
     assert str(caught.value).startswith(f"{path}:{sentence}")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("h100", "did you mean h100-pcie, h100-sxm, h100-nvl?"),
+        ("h100-smx", "did you mean h100-sxm"),
+        ("our-own", "`bench list gpus` shows all, --gpu-file adds more"),
+    ],
+)
+def test_an_entry_that_prices_no_gpu_is_a_mistake(tmp_path: Path, name: str, said: str) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(f"version: 1\ngpus:\n  {name}: 2.5\n")
+    with pytest.raises(BadInput) as caught:
+        price_for("l4", None, path, ())
+    assert str(caught.value).startswith(f"{path}:3: gpus.{name}: there is no such GPU; {said}")
+    with pytest.raises(BadInput, match="there is no such GPU"):
+        deployed(HardwareSection(gpu="l4", gpu_price=1.0, prices=str(path)), Told())
+
+
+def test_a_gpu_of_the_users_own_has_a_price_too(tmp_path: Path) -> None:
+    own, path = tmp_path / "own.toml", tmp_path / "p.yaml"
+    facts = 'title = "ours"\nbandwidth_gb_s = 1\nmemory_gb = 1\npower_w = 500\nsource = "s"\nretrieved = "2026-11-21"\n'
+    own.write_text(f"[gpus.our-own]\n{facts}[gpus.our-own.peaks]\nbf16 = {{ dense_tflops = 1 }}\n")
+    path.write_text("gpus:\n  Our Own:\n    on_premise: {gpu_usd: 8760, years: 1, usd_per_kwh: 0.2}\n")
+    assert usd(price_for("our-own", None, path, (own,))) == pytest.approx(1 + 0.5 * 0.2)
+    section = HardwareSection(gpu="our-own", gpu_file=(str(own),), prices=str(path))
+    assert usd(deployed(section, Told()).price) == pytest.approx(1.1)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

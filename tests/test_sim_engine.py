@@ -612,7 +612,7 @@ def test_all_faults_are_described() -> None:
 
 
 def test_kv_memory_is_what_the_weights_leave() -> None:
-    tokens = (80e9 * 0.9 - 16_060_522_496) / 131_072
+    tokens = ((81_559 << 20) * 0.9 - 16_060_522_496) / 131_072
     assert kv_blocks(SimOptions()) == int(tokens // 16)
 
 

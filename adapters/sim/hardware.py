@@ -63,13 +63,13 @@ def kv_blocks(options: SimOptions) -> int:
     if options.num_gpu_blocks_override:
         return options.num_gpu_blocks_override
     hardware = hardware_of(options)
-    weights, memory = hardware.arithmetic.resident_bytes, hardware.gpu.memory_gb * GIGA
+    weights, memory = hardware.arithmetic.resident_bytes, hardware.gpu.memory_bytes
     token = hardware.arithmetic.kv_written / options.tensor_parallel_size  # a block has room for it in every layer
     blocks = int((memory * options.gpu_memory_utilization - weights) // (token * options.block_size))
     if blocks < 1:
         raise BadInput(
             f"--model {options.model} has {weights / GIGA:.1f} GB of weights per GPU, which do not fit "
-            f"{options.gpu_memory_utilization:.0%} of the {hardware.gpu.memory_gb:g} GB of --gpu {options.gpu}; "
+            f"{options.gpu_memory_utilization:.0%} of the {memory / GIGA:.1f} GB of --gpu {options.gpu}; "
             "raise --tensor-parallel-size or take a larger GPU"
         )
     return blocks

@@ -10,7 +10,7 @@ from typing import Any
 
 from servemark.harness.errors import BadInput
 from servemark.harness.hardware.config import check_formats, load_model
-from servemark.harness.hardware.devices import Gpu, gpu, recognise
+from servemark.harness.hardware.devices import Gpu, gpu, gpus, recognise
 from servemark.harness.hardware.known import find_model
 from servemark.harness.hardware.layout import Layout
 from servemark.harness.hardware.model import Model
@@ -39,6 +39,10 @@ class Deployed:
     price: Price | None = None
     usd_per_kwh: float | None = None
     section: HardwareSection = field(default_factory=HardwareSection)
+    served: tuple[str, ...] = ()
+    """Names of the model as the server, its command and the requests have them."""
+    kv_tokens: int | None = None
+    """Tokens that the KV memory of one data rank holds, as the server tells."""
 
     @cached_property
     def arithmetic(self) -> Arithmetic | None:
@@ -70,6 +74,8 @@ class Deployed:
             "layout_source": self.layout_source,
             "model": None if self.model is None else self.model.name,
             "model_source": None if self.model is None else self.model.source,
+            "gpu_lacks": self.gpu_lacks,
+            "model_lacks": self.model_lacks,
             "asked": self.section.model_dump(mode="json", exclude_defaults=True),
         }
 
@@ -77,7 +83,7 @@ class Deployed:
         """With the kind of GPU that was sampled, where none was named. `gpus` are facts as a GpuWatch has them."""
         if self.gpu is not None:
             return self
-        files = tuple(map(Path, self.section.gpu_file))
+        files = _gpu_files(self.section)
         try:
             kinds = [recognise(str(each.get("name") or ""), each.get("memory_bytes"), files) for each in gpus]
             first = kinds[0] if kinds else None
@@ -91,7 +97,7 @@ class Deployed:
 
 def deployed(section: HardwareSection, told: Told, servers: int = 1) -> Deployed:
     """`servers` are the addresses that get load. BadInput where what the user says makes no sense."""
-    check_formats(section.dtype, section.kv_dtype)
+    _refuse_unreadable(section)
     name = section.gpu or told.gpu
     kind = None if name is None else _kind(section, name)
     layout, source = _layout(section, told, servers)
@@ -105,23 +111,44 @@ def deployed(section: HardwareSection, told: Told, servers: int = 1) -> Deployed
         layout_source=source,
         gpus=layout.gpus,
         price=price_of(section, kind),
-        usd_per_kwh=kwh_price(None if section.prices is None else Path(section.prices)),
+        usd_per_kwh=kwh_price(None if section.prices is None else Path(section.prices), _gpu_files(section)),
         section=section,
+        served=told.models,
+        kv_tokens=told.kv_tokens,
     )
+
+
+def refuse_senseless(section: HardwareSection, servers: int) -> None:
+    """BadInput for what makes sense of no server at all, so that it is said before one is started."""
+    deployed(section, Told(), servers)
+
+
+def _refuse_unreadable(section: HardwareSection) -> None:
+    """What is the user's mistake even where a server's word, or nobody, asks for it later."""
+    gpus(_gpu_files(section))
+    for flag, weights, kv in (("--dtype", section.dtype, None), ("--kv-dtype", None, section.kv_dtype)):
+        try:
+            check_formats(weights, kv)
+        except BadInput as error:
+            raise BadInput(f"{flag}: {error}") from None
 
 
 def _kind(section: HardwareSection, name: str) -> Gpu | None:
     try:
-        return gpu(name, tuple(map(Path, section.gpu_file)))
+        return gpu(name, _gpu_files(section))
     except BadInput:
         if section.gpu:
             raise
         return None  # a server may call it what it likes
 
 
+def _gpu_files(section: HardwareSection) -> tuple[Path, ...]:
+    return tuple(map(Path, section.gpu_file))
+
+
 def price_of(section: HardwareSection, kind: Gpu | None) -> Price | None:
     prices = None if section.prices is None else Path(section.prices)
-    return price_for(None if kind is None else kind.name, section.gpu_price, prices)
+    return price_for(None if kind is None else kind.name, section.gpu_price, prices, _gpu_files(section))
 
 
 def _layout(section: HardwareSection, told: Told, servers: int) -> tuple[Layout, str]:

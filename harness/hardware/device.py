@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 TERA = 1e12
 GIGA = 1e9
+MEBI = 1 << 20
 
 WIDER = {"fp4": "fp8", "fp8": "bf16", "int8": "bf16", "fp16": "bf16"}
 """Where numbers of a dtype cannot be multiplied they are widened first: weights of 8 bit on an A100 run at 16."""
@@ -34,6 +35,7 @@ class Gpu:
     """`achievable` is the share of the dense matmul peak that public measurements of large products reach.
 
     `nvml_names` are the product names that NVML, DCGM and their like give it; GB and GB/s are decimal, as published.
+    `memory_mib` is what drivers report, None where that is not known.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Gpu:
     nvml_names: tuple[str, ...] = ()
     note: str = ""
     bandwidth_disputed: tuple[float, float] | None = None
+    memory_mib: float | None = None
 
     @property
     def bytes_per_s(self) -> float:
@@ -56,7 +59,8 @@ class Gpu:
 
     @property
     def memory_bytes(self) -> float:
-        return self.memory_gb * GIGA
+        """As drivers report them, since published GB are mostly GiB; without that as published."""
+        return self.memory_gb * GIGA if self.memory_mib is None else self.memory_mib * MEBI
 
     def peak(self, dtype: str) -> Peak:
         """Of the dtype, or of the next wider one that it multiplies. ValueError for a dtype that is none."""

@@ -17,7 +17,7 @@ from servemark.harness.plan.sentences import Complaint, Where, raise_if
 from servemark.harness.plan.strict import Strict
 
 Dtype = Literal["bf16", "fp8", "int8", "fp4"]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
 Text = Annotated[str, Field(min_length=1)]
 Range = Annotated[tuple[Positive, Positive], Field(strict=False)]
 _WIDEST = "bf16"
@@ -44,6 +44,7 @@ class GpuEntry(Strict):
     bandwidth_gb_s: Positive = Field(description="memory bandwidth in GB/s, decimal")
     bandwidth_disputed: Range | None = Field(default=None, description="lowest and highest, where sources disagree")
     memory_gb: Positive = Field(description="memory in GB, as published")
+    memory_mib: Positive | None = Field(default=None, description="memory in MiB, as the driver reports it")
     power_w: Positive | None = Field(default=None, description="power of the board in W, the highest it is sold with")
     achievable: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="share of the dense 16-bit peak that large matrix products reach"

@@ -15,9 +15,10 @@ from servemark.harness.hardware.cost import costs
 from servemark.harness.hardware.devices import Gpu
 from servemark.harness.hardware.estimate_cycle import Cycle
 from servemark.harness.hardware.estimate_facts import asked_json, gpu_json, memory_json, run_json
+from servemark.harness.hardware.estimate_fleet import fleet
 from servemark.harness.hardware.estimate_layouts import notes
-from servemark.harness.hardware.estimate_point import Point, Question, Row
-from servemark.harness.hardware.estimate_reached import nearest
+from servemark.harness.hardware.estimate_point import Point, Question, Row, resting
+from servemark.harness.hardware.estimate_search import doubled, largest, misses
 from servemark.harness.hardware.layout import Layout
 from servemark.harness.hardware.limits import Memory, throughput_bound
 from servemark.harness.hardware.prices import Price
@@ -73,7 +74,8 @@ class Deployment:
         cycle, traffic = self.cycle(batch), self.question.traffic
         rate = throughput_bound(self.arithmetic, self.gpu, batch, traffic.input_tokens, traffic.output_tokens)
         ttft_s = max(cycle.prefill.seconds, ttft_s)
-        return self._point(batch, cycle.decode.seconds, cycle.tpot_floor(ttft_s), ttft_s, rate)
+        point = self._point(batch, cycle.decode.seconds, cycle.tpot_floor(ttft_s), ttft_s, rate)
+        return replace(point, binding=cycle.whole.binding)
 
     def bound_for_slo(self, batch: int) -> Point:
         """TTFT is used up to its limit as far as TPOT needs it."""
@@ -83,19 +85,18 @@ class Deployment:
         return self.bound(batch, min(goal.ttft_s, self.cycle(batch).ttft_floor(goal.tpot_s)))
 
     def predicted(self, batch: int) -> Point | None:
-        """None where no run tells its MBU. What is bound by compute, as a step with a prompt, needs an MFU too."""
-        runs, traffic, cycle = self.question.runs, self.question.traffic, self.cycle(batch)
-        slow, busy = nearest(runs, "mbu", batch), nearest(runs, "mfu", batch)
+        """None where nothing tells an MBU. What is bound by compute, as a step with a prompt, needs an MFU too."""
+        traffic, cycle = self.question.traffic, self.cycle(batch)
+        slow, busy = (self.question.efficiency(figure, batch) for figure in ("mbu", "mfu"))
         if slow is None or slow.mbu is None:
             return None
-        names = tuple(dict.fromkeys(each.run for each in (slow, busy) if each is not None))
         if busy is None or busy.mfu is None:
             alone = self._point(batch, cycle.decode.bandwidth_s / slow.mbu, None, None, None)
-            return replace(alone, mbu=slow.mbu, runs=names) if cycle.decode.binding == "bandwidth" else None
+            return resting(alone, slow, None) if cycle.decode.binding == "bandwidth" else None
         pace = cycle.at(slow.mbu, busy.mfu)
         rate = batch * traffic.output_tokens / pace.cycle_s * self.layout.replicas
         point = self._point(batch, pace.step_s, pace.tpot_s, pace.ttft_s, rate)
-        return replace(point, mbu=slow.mbu, mfu=busy.mfu, runs=names)
+        return resting(replace(point, binding=cycle.binding(slow.mbu, busy.mfu)), slow, busy)
 
     def _point(
         self, batch: int, step_s: float, tpot_s: float | None, ttft_s: float | None, output_tps: float | None
@@ -128,33 +129,16 @@ class Deployment:
         return found.usd_per_1m_output, found.usd_per_1m_total, found.usd_per_request
 
     def best(self, point_at: Callable[[int], Point | None]) -> Point | None:
-        """With the largest batch that fits and meets the objectives.
-
-        Latencies only grow with the batch, but for where a prediction goes over to another run: so the largest doubled
-        batch that meets them is looked for first, and then between it and the next.
-        """
+        """With the largest batch that fits and meets the objectives; without any, the largest that fits."""
 
         def meeting(batch: int) -> Point | None:
             point = point_at(batch)
             return point if point is not None and self.question.meets(point) else None
 
-        batches = self._doubled()
-        place = next((place for place in reversed(range(len(batches))) if meeting(batches[place])), None)
-        if place is None:
-            return None
-        low, high = batches[place], (*batches, batches[-1] + 1)[place + 1] - 1
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if meeting(middle) else (low, middle - 1)
-        return meeting(low)
-
-    def _doubled(self) -> tuple[int, ...]:
-        """1, 2, 4, ... and the largest batch; none where not one fits."""
-        most = self.largest_batch
-        return tuple(sorted({most, *(2**power for power in range(most.bit_length()))} - {0}))
+        return largest(self.largest_batch, meeting)
 
     def curve(self) -> list[Row]:
-        return [self.row(batch) for batch in self._doubled()]
+        return [self.row(batch) for batch in doubled(self.largest_batch)]
 
     def to_json(self) -> dict[str, Any]:
         asked, most = self.question, self.largest_batch
@@ -170,6 +154,7 @@ class Deployment:
             "usd_per_hour": None if self.price is None else self.price.usd_per_gpu_hour * self.layout.gpus,
             "rows": [row.to_json() for row in rows],
             "at_slo": self._at_slo(),
+            "for_rate": self._for_rate(),
             "curve": [row.to_json() for row in self.curve()],
             "notes": list(notes(asked.model, self.layout)),
         }
@@ -177,11 +162,23 @@ class Deployment:
     def _at_slo(self) -> dict[str, Any] | None:
         if self.question.objectives is None:
             return None
-        bound, predicted = self.best(self.bound_for_slo), self.best(self.predicted)
-        return {
-            "bound": None if bound is None else bound.to_json(),
-            "predicted": None if predicted is None else predicted.to_json(),
-        }
+        found: dict[str, Any] = {"why": {}}
+        for kind, point_at in (("bound", self.bound), ("predicted", self.predicted)):
+            point = self.best(self.bound_for_slo if kind == "bound" else point_at)
+            found[kind] = None if point is None else point.to_json()
+            if point is None and (kind == "bound" or self.question.predicts):
+                alone = point_at(1) if self.largest_batch else None
+                found["why"][kind] = list(misses(self.question.objectives, alone))
+        return found
+
+    def _for_rate(self) -> dict[str, Any] | None:
+        """From predictions where there are any."""
+        rate, predicts = self.question.rate, self.question.predicts
+        if rate is None:
+            return None
+        point = self.best(self.predicted if predicts else self.bound_for_slo)
+        found = fleet(rate, point, "predicted" if predicts else "bound", self.layout, self.price)
+        return None if found is None else found.to_json()
 
 
 def estimate(

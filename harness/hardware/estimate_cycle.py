@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from servemark.harness.hardware.devices import Gpu
-from servemark.harness.hardware.limits import Bound, bound, in_one_pass, tpot_floor, ttft_floor
+from servemark.harness.hardware.limits import Bound, Resource, bound, in_one_pass, tpot_floor, ttft_floor
 from servemark.harness.hardware.work import Arithmetic
 
 
@@ -61,6 +61,10 @@ class Cycle:
     def ttft_floor(self, tpot_s: float) -> float:
         """Of the mean, where TPOT is this."""
         return max(self.prefill.seconds, self.whole.seconds - (self.steps - 1) * tpot_s)
+
+    def binding(self, mbu: float, mfu: float) -> Resource:
+        """What takes longer over all steps, with these shares reached."""
+        return "bandwidth" if self.whole.bandwidth_s / mbu >= self.whole.compute_s / mfu else "compute"
 
     def at(self, mbu: float, mfu: float) -> Pace:
         """With these shares of bandwidth and peak reached in every step."""

@@ -23,6 +23,8 @@ def asked_json(question: Question) -> dict[str, Any]:
         "memory_utilisation": engine.utilisation,
         "reserve_bytes": engine.reserve,
         "slo": None if objectives is None else asdict(objectives),
+        "rate": question.rate,
+        "assumed": None if question.assumed is None else {"mbu": question.assumed.mbu, "mfu": question.assumed.mfu},
     }
 
 
@@ -33,6 +35,8 @@ def gpu_json(model: Model, gpu: Gpu) -> dict[str, Any]:
         "name": gpu.name,
         "title": gpu.title,
         "memory_gb": gpu.memory_gb,
+        "memory_mib": gpu.memory_mib,
+        "memory_bytes": gpu.memory_bytes,
         "bandwidth_gb_s": gpu.bandwidth_gb_s,
         "dense_tflops": {dtype: gpu.flops_per_s(dtype) / 1e12 for dtype in dtypes},
         "widened": {dtype: gpu.peak(dtype).dtype for dtype in dtypes if gpu.peak(dtype).dtype != dtype},

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from servemark.harness.hardware.estimate_cycle import Traffic
 from servemark.harness.hardware.estimate_layouts import Engine
-from servemark.harness.hardware.estimate_reached import Reached
-from servemark.harness.hardware.limits import Bound
+from servemark.harness.hardware.estimate_reached import Reached, nearest
+from servemark.harness.hardware.limits import Bound, Resource
 from servemark.harness.hardware.model import Model
 
 
@@ -23,13 +24,25 @@ class Objectives:
 
     def meets(self, point: Point) -> bool:
         """What a point does not tell it cannot meet."""
-        pairs = ((self.ttft_s, point.ttft_s), (self.tpot_s, point.tpot_s), (self.e2e_s, point.e2e_s))
-        return all(limit is None or (value is not None and value <= limit) for limit, value in pairs)
+        return all(value is not None and value <= limit for _, limit, value in self.pairs(point))
+
+    def pairs(self, point: Point) -> Iterator[tuple[str, float, float | None]]:
+        """Name, limit and value of what is limited."""
+        for name, limit, value in (
+            ("TTFT", self.ttft_s, point.ttft_s),
+            ("TPOT", self.tpot_s, point.tpot_s),
+            ("E2E", self.e2e_s, point.e2e_s),
+        ):
+            if limit is not None:
+                yield name, limit, value
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`batches` are requests that run on one server at a time, all its data ranks together."""
+    """`batches` are requests that run on one server at a time, all its data ranks together.
+
+    `assumed` is an efficiency that nobody measured, for what no run tells; `rate` are requests/s to be served.
+    """
 
     model: Model
     traffic: Traffic
@@ -37,14 +50,27 @@ class Question:
     engine: Engine = field(default_factory=Engine)
     objectives: Objectives | None = None
     runs: tuple[Reached, ...] = ()
+    assumed: Reached | None = None
+    rate: float | None = None
 
     def meets(self, point: Point) -> bool:
-        return self.objectives is not None and self.objectives.meets(point)
+        return self.objectives is None or self.objectives.meets(point)
+
+    def efficiency(self, figure: str, batch: float) -> Reached | None:
+        """Of the run that is nearest, else as assumed; None where neither tells `figure` (mbu or mfu)."""
+        run = nearest(self.runs, figure, batch)
+        return run if run is not None or self.assumed is None else nearest((self.assumed,), figure, batch)
+
+    @property
+    def predicts(self) -> bool:
+        """Whether throughput can be predicted, for which both are needed."""
+        return all(self.efficiency(figure, 1) is not None for figure in ("mbu", "mfu"))
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A deployment with a batch. Rates are of all its servers; of a prediction, `mbu` and `mfu` are those it rests on.
+    """A deployment with a batch. Rates are of all its servers; of a prediction, `mbu` and `mfu` are those it rests on,
+    and `assumed` says which of them nobody measured.
 
     `step_s` is a decode step with no prompt in it, `tpot_s` the mean with the prompts of the other requests in between.
     `ttft_s` of a bound is that of a prompt that finds the server idle, of a prediction the step that holds the prompt
@@ -66,9 +92,23 @@ class Point:
     mbu: float | None = None
     mfu: float | None = None
     runs: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+    binding: Resource | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def resting(point: Point, slow: Reached, busy: Reached | None) -> Point:
+    """With the MBU and the MFU that a prediction rests on, the runs that told them, and what is only assumed."""
+    told = {"mbu": slow} if busy is None else {"mbu": slow, "mfu": busy}
+    return replace(
+        point,
+        mbu=slow.mbu,
+        mfu=None if busy is None else busy.mfu,
+        runs=tuple(dict.fromkeys(each.run for each in told.values() if not each.assumed)),
+        assumed=tuple(name for name, each in told.items() if each.assumed),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,15 @@ from typing import Any
 from servemark.harness.hardware.model import Model
 from servemark.harness.plaintext import one_line
 
+_MOST_SENTENCES = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Reached:
     """By one run: the MBU of its decode steps and the MFU of its prefill, each None where the run does not tell it.
 
     `batch` is how many requests a decode step had on average, by which the run nearest to a question is found.
+    `assumed` is what nobody measured; `doubted` are sentences on the run itself, and on what it was told only now.
     """
 
     run: str
@@ -28,9 +31,12 @@ class Reached:
     tensor: int | None = None
     valid: bool = True
     simulated: bool = False
+    assumed: bool = False
+    doubted: tuple[str, ...] = ()
 
     def doubts(self, model: Model, gpus: Sequence[str], tensor: Sequence[int]) -> Iterator[str]:
         """Why its efficiency may not be that of what is asked about."""
+        yield from self.doubted
         if self.simulated:
             yield "its server was simulated, so its efficiency is an assumption and no measurement"
         if not self.valid:
@@ -69,6 +75,7 @@ def reached(run: Mapping[str, Any], name: str) -> Reached:
         tensor=None if tensor is None else int(tensor),
         valid=_part(run, "verdict").get("valid") is True,
         simulated=run.get("simulated") is True,
+        doubted=_sentences(hardware, "doubts"),
     )
 
 
@@ -83,9 +90,14 @@ def _apart(known: float | None, wanted: float) -> float:
 
 
 def _why(hardware: Mapping[str, Any]) -> str:
-    lacks = hardware.get("lacks")
-    first = next((each for each in lacks if isinstance(each, str)), None) if isinstance(lacks, list) else None
-    return f": {one_line(first, 200)}" if first else ""
+    first = next(iter((*_sentences(hardware, "doubts"), *_sentences(hardware, "lacks"))), None)
+    return f": {first}" if first else ""
+
+
+def _sentences(hardware: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    found = hardware.get(name)
+    known = found[:_MOST_SENTENCES] if isinstance(found, list) else ()
+    return tuple(one_line(each, 300) for each in known if isinstance(each, str))
 
 
 def _binding(phase: Mapping[str, Any], name: str, other: str) -> float | None:

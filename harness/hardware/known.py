@@ -20,6 +20,11 @@ from servemark.harness.plaintext import one_line
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
+_FORMATS = {"nvfp4": "nvfp4", "mxfp4": "mxfp4", "awq": "int4-awq", "gptq": "int4-gptq", "w4a16": "int4-gptq"} | {
+    word: word for word in ("fp8", "int8", "int4")
+}
+"""What ids of quantised copies say of their format -> its name here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -100,8 +105,19 @@ def _tried(text: str) -> str:
     hint = f", of which near are {', '.join(near)}" if near else ""
     return (
         f"model {one_line(text, 100)!r} is neither a file or folder, nor one of the {len(known_models())} known "
-        f"models{hint}, nor in the Hugging Face cache ({hub_folder()}); give the path of its config.json"
+        f"models{hint}, nor in the Hugging Face cache ({hub_folder()}); give the path of its config.json{_inside(text)}"
     )
+
+
+def _inside(text: str) -> str:
+    """Where a known name is a part of it, as in the id of a quantised copy."""
+    words = text.lower()
+    found = [name for name in _names() if re.search(rf"(?<![a-z0-9.]){re.escape(name)}(?![a-z0-9.])", words)]
+    if not found:
+        return ""
+    ours, formats = _names()[max(found, key=len)], _FORMATS.items()
+    weights = next((format_ for word, format_ in formats if word in words), "FORMAT")
+    return f", or, for {ours} in another format, --model {ours} --dtype {weights}"
 
 
 def hub_folder() -> Path:

@@ -118,7 +118,7 @@ def memory(
     overhead: float = OVERHEAD_BYTES,
 ) -> Memory:
     """`activations`, `overhead` and the KV cache that is to fit (`kv_bytes`) are bytes of each GPU."""
-    capacity = gpu.memory_gb * GB
+    capacity = gpu.memory_bytes
     return Memory(
         capacity=capacity,
         usable=capacity * utilisation,
@@ -132,7 +132,7 @@ def memory(
 
 def gpus_needed(total_bytes: float, gpu: Gpu, utilisation: float = 1.0) -> int:
     """GPUs whose memories together hold so much, evenly spread."""
-    return ceil(total_bytes / (gpu.memory_gb * GB * utilisation))
+    return ceil(total_bytes / (gpu.memory_bytes * utilisation))
 
 
 # -- throughput

@@ -7,32 +7,53 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from servemark.harness.hardware.prices import DEAREST
 from servemark.harness.plan.strict import Count, PositiveDuration, Strict, one_or_many
 
 Texts = Annotated[
     tuple[str, ...], BeforeValidator(one_or_many, json_schema_input_type=str | tuple[str, ...]), Field(strict=False)
 ]
 
+Named = Annotated[str, Field(min_length=1)]
+
 DEFAULT_PERIOD_NS = 200_000_000
+
+
+def _each(value: Any) -> Any:
+    """`0,1` as it is after --gpu-index, or a list."""
+    given = one_or_many(value)
+    if not all(isinstance(each, str) for each in given):
+        return given
+    found = [word.strip() for each in given for word in each.split(",") if word.strip()]
+    if given and not found:
+        raise ValueError("names no GPU; give indices or UUIDs, as 0,1")
+    return found
+
+
+Indices = Annotated[
+    tuple[str, ...], BeforeValidator(_each, json_schema_input_type=str | tuple[str, ...]), Field(strict=False)
+]
 
 
 class HardwareSection(Strict):
     """What is left out is asked of the server and of the GPUs themselves."""
 
-    gpu: str | None = Field(default=None, description="kind of GPU (`bench list gpus`); without it what NVML names")
+    gpu: Named | None = Field(default=None, description="kind of GPU (`bench list gpus`); without it what NVML names")
     gpus: Count | None = Field(default=None, description="how many the deployment has, all replicas together")
     gpu_file: Texts = Field(default=(), description="files of further kinds of GPU")
     tp: Count | None = Field(default=None, description="tensor parallel ranks of a server")
     pp: Count | None = Field(default=None, description="pipeline parallel ranks of a server")
     dp: Count | None = Field(default=None, description="data parallel ranks of a server")
     ep: bool | None = Field(default=None, description="experts are spread over the tensor and data ranks")
-    dtype: str | None = Field(default=None, description="format of the weights; without it the model's own")
-    kv_dtype: str | None = Field(default=None, description="format of the KV cache; without it the model's own")
-    config: str | None = Field(default=None, description="config.json of the model, its folder, or a known name")
-    gpu_price: Annotated[float, Field(gt=0)] | None = Field(default=None, description="dollars an hour for one GPU")
-    prices: str | None = Field(default=None, description="file of prices")
+    dtype: Named | None = Field(default=None, description="format of the weights; without it the model's own")
+    kv_dtype: Named | None = Field(default=None, description="format of the KV cache; without it the model's own")
+    config: Named | None = Field(default=None, description="config.json of the model, its folder, or a known name")
+    gpu_price: Annotated[float, Field(gt=0, le=DEAREST)] | None = Field(
+        default=None, description="dollars an hour for one GPU"
+    )
+    prices: Named | None = Field(default=None, description="file of prices")
     gpu_metrics: Texts = Field(default=(), description="addresses of GPU exporters, where the GPUs are elsewhere")
-    gpu_index: Texts = Field(default=(), description="GPUs that are sampled, by index or UUID; without it all")
+    gpu_index: Indices = Field(default=(), description="GPUs that are sampled, by index or UUID; without it all")
     gpu_sample: PositiveDuration | None = Field(default=None, description="period of the samples; without it 200ms")
     sample_gpus: bool = Field(default=True, description="false: the GPUs of this machine are let be")
 

@@ -17,6 +17,7 @@ _SETTINGS: Mapping[str, tuple[str, ...]] = {
     "quantisation": ("quantization", "quantize"),
     "dtype": ("dtype", "model_dtype"),
     "kv": ("kv_cache_dtype", "cache_dtype"),
+    "kv_tokens": ("kv_cache_size_tokens", "max_total_num_tokens"),
 }
 _FLAGS: Mapping[str, tuple[str, ...]] = {
     "model": ("--model", "--model-path", "--model-id"),
@@ -36,6 +37,7 @@ _UNSAID = ("", "auto", "none", "null")
 _SIXTEEN_BIT = ("bfloat16", "float16", "half", "bf16", "fp16")
 _FORMATS = {"float32": "fp32", "float": "fp32", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "fp8_ds_mla": "fp8"}
 _MOST_RANKS = 100_000
+_MOST_DIGITS = 16
 
 SERVER = "the server"
 LAUNCH = "--launch"
@@ -56,6 +58,8 @@ class Told:
     expert: bool | None = None
     weights: str | None = None
     kv: str | None = None
+    kv_tokens: int | None = None
+    """Tokens that the KV memory of one data rank holds."""
     sources: Mapping[str, str] | None = None
 
 
@@ -80,6 +84,7 @@ def told(settings: Mapping[str, Any], words: Sequence[str], model: str) -> Told:
         expert=_spread(found.get("expert")),
         weights=_format(found.get("quantisation")) or _wide(found.get("dtype")),
         kv=_format(found.get("kv")),
+        kv_tokens=_count(found.get("kv_tokens")),
         sources=sources,
     )
 
@@ -117,6 +122,12 @@ def _ranks(value: object) -> int | None:
     text = str(value)
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0
     return number if 1 <= number <= _MOST_RANKS else None
+
+
+def _count(value: object) -> int | None:
+    """A positive whole number, as such or as text."""
+    text = str(value)
+    return int(text) or None if text.isascii() and text.isdecimal() and len(text) < _MOST_DIGITS else None
 
 
 def _spread(value: object) -> bool | None:

@@ -205,4 +205,6 @@ def _digest(plan: LoadedPlan, engine: EngineUnderTest, loaded: Loaded, load: Loa
         "allow": sorted(plan.spec.allow),
         "scrape": plan.spec.scrape,
     }
+    if hardware := section.hardware.model_dump(mode="json", exclude_defaults=True):
+        said["hardware"] = hardware
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]

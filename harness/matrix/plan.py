@@ -21,6 +21,7 @@ from servemark.harness.plan.overrides import FLAGS
 from servemark.harness.plan.sentences import Complaint, Where, of_validation, raise_if
 from servemark.harness.plan.strict import Count, Duration, PositiveDuration, Strict, one_or_many
 from servemark.harness.plan.yaml_lines import read
+from servemark.harness.server.address import parse_url
 from servemark.harness.server.scrape import LEAST_PERIOD_S
 from servemark.harness.units import parse_duration
 
@@ -165,6 +166,7 @@ def _conflicts(spec: MatrixPlan) -> Iterator[Complaint]:
             yield (*path, key), "they are for an engine that is launched; add launch, or remove them"
         if engine.launch is not None:
             yield from (((*path, "launch"), said) for said in _launch_complaints(engine.launch))
+        yield from (((*path, "hardware", key), said) for key, said in _hardware_complaints(engine.hardware))
         for variable in engine.env:
             if is_secret_name(variable):
                 yield (*path, "env", variable), _SECRET
@@ -175,6 +177,16 @@ def _conflicts(spec: MatrixPlan) -> Iterator[Complaint]:
                 yield (*path, "flags", flag), "an empty list leaves no engine; give it a value"
             if is_secret_name(flag):
                 yield (*path, "flags", flag), _SECRET
+
+
+def _hardware_complaints(hardware: HardwareSection) -> Iterator[tuple[str, str]]:
+    if hardware.gpu_sample is not None and hardware.gpu_sample < LEAST_PERIOD_S * SECOND:
+        yield "gpu_sample", f"is too often; give {LEAST_PERIOD_S * 1000:g}ms or more, or sample_gpus: false"
+    for url in hardware.gpu_metrics:
+        try:
+            parse_url(url, "the address")
+        except BadInput as error:
+            yield "gpu_metrics", str(error)
 
 
 def _launch_complaints(launch: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from servemark.harness.errors import BadInput
+from servemark.harness.hardware.deployed import refuse_senseless
 from servemark.harness.launch.launching import HOST, launcher_of, refuse_missing
 from servemark.harness.launch.words import settled
 from servemark.harness.matrix.cells import Cell
@@ -26,11 +27,22 @@ def refuse(plan: LoadedPlan, cells: Sequence[Cell], headers: Mapping[str, str], 
         build_headers(cell.engine.section.api_key_env, headers)
         if cell.engine.words is not None:
             launcher_of(adapter)
+    _refuse_hardware(plan)
     if until_missed and not any(is_load(axis_of(cell.load.own)) for cell in cells):
         raise BadInput("--until-missed is for a sweep over a load; give one, as --over rate=1..64x2")
     for cell in {(cell.workload, cell.load.label): cell for cell in cells}.values():
         if slo_of(load_workload(cell.workload, cell.load.flags)) is None and until_missed:
             raise BadInput("--until-missed needs objectives; give them with --slo, as --slo ttft=500ms,tpot=50ms")
+
+
+def _refuse_hardware(plan: LoadedPlan) -> None:
+    for place, section in enumerate(plan.spec.engines):
+        try:
+            refuse_senseless(section.hardware.from_folder(plan.folder), max(1, len(section.url)))
+        except BadInput as error:
+            if plan.kind == "sweep":  # of flags, which the sentence names
+                raise
+            raise BadInput(plan.where.line((("engines", place, "hardware"), str(error)))) from None
 
 
 def once_each(cells: Iterable[Cell]) -> list[Cell]:

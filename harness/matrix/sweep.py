@@ -29,6 +29,7 @@ from servemark.harness.errors import (
 from servemark.harness.interrupts import Interrupts
 from servemark.harness.launch.launching import WAIT_S, Engine, Launch
 from servemark.harness.matrix.cells import Cell, EngineUnderTest, cells_of
+from servemark.harness.matrix.forewarned import few_requests
 from servemark.harness.matrix.labels import slug
 from servemark.harness.matrix.plan import LoadedPlan
 from servemark.harness.matrix.refusals import refuse, refuse_changed, refuse_missing_programs
@@ -99,6 +100,8 @@ class Sweep:
         if before := len(self.cells) - len(self.to_do):
             said = f"{before} of {len(self.cells)} runs were made before and stand as they are"
             self._say(f"{said}; to make them anew, give another folder with --out")
+        if few := few_requests(self.to_do):
+            self._say(few)
         with self.shelf.held(), Interrupts():
             self.shelf.save(self.index)
             try:

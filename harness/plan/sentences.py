@@ -129,6 +129,7 @@ _NEEDS: dict[str, Callable[[dict[str, Any]], str]] = {
     "float_type": lambda _: "needs a number",
     "bool_type": lambda _: "needs true or false",
     "string_type": lambda _: "needs text; put the value in quotes",
+    "string_too_short": lambda _: "needs some text",
     "dict_type": lambda _: "needs keys below it",
     "model_type": lambda _: "needs keys below it",
     "tuple_type": lambda _: "needs a list",

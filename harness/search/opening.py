@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from servemark.harness.errors import BadInput
+from servemark.harness.hardware.deployed import refuse_senseless
 from servemark.harness.launch.launching import launcher_of
 from servemark.harness.launch.words import shown
 from servemark.harness.matrix.labels import slug
@@ -28,6 +29,7 @@ _NO_PART_OF_A_POINT = ("rate", "concurrency", "headers", "gate")
 def open_search(asked: Asked, given: Mapping[str, Any]) -> Search:
     """The search and what is known of it; `given` are the command's flags. Raises BadInput or ResultUnusable."""
     refuse_unknown_codes(asked.allow)
+    refuse_senseless(asked.hardware, max(1, len(asked.urls)))
     adapter = load_adapter(asked.target)
     if asked.launch is not None:
         launcher_of(adapter)
