@@ -120,7 +120,8 @@ def _read_models(status: int, body: bytes) -> Mapping[str, Any]:
 def _root(cards: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """What the base model was loaded from: a folder of the server's machine, or a name on the Hub."""
     roots = (card.get("root") for card in cards if not card.get("parent"))
-    return {"root": root for root in roots if isinstance(root, str) and root}
+    root = next((root for root in roots if isinstance(root, str) and root), None)
+    return {} if root is None else {"root": root}
 
 
 def _read_version(status: int, body: bytes) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from servemark.dashboards.facts import UNCERTAIN
 from servemark.dashboards.hardware_columns import worded
 from servemark.dashboards.panels import Figure
 from servemark.dashboards.words import figure, milliseconds
-from servemark.harness.figures.knee import LEAST_LOADS
+from servemark.harness.figures.knee import LEAST_LOADS, Knee
 from servemark.results.curves import Curve, Point, pareto
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ Axis = tuple[Callable[[Point], float | None], str]
 """What a point has on it, and the title."""
 
 AT_KNEE, INVALID = "knee", "INVALID"
+STAR = "*"
+"""Beside VALID, where the run's throughput is nothing to lean on."""
 LOGARITHMIC = 20
 """So many times the lowest value is the highest where the axis is logarithmic."""
 
@@ -66,21 +68,30 @@ def name_of(curve: Curve, several: bool = True) -> str:
 
 
 def knee_sentence(curve: Curve) -> str | None:
-    """None where the curve is none over a load, or nothing is measured yet."""
-    found, point = curve.knee, curve.at_knee
-    if found is None:
+    """None where the curve is none over a load, or nothing is measured yet. Loads that are left out are named."""
+    found, left_out = curve.knee, curve.unsteady
+    if found is None or not (curve.measured or left_out):
         return None
-    loads = [each.load for each in curve.measured]
-    if not loads:
-        return None
+    said = _of_knee(curve, found)
+    if not left_out:
+        return said
+    which = ", ".join(f"{load:g}" for load in left_out)
+    return f"{said}; left out, as throughput there is unsteady ({STAR}): {curve.axis} {which}"
+
+
+def _of_knee(curve: Curve, found: Knee) -> str:
+    point, loads = curve.at_knee, [each.load for each in curve.measured]
     if found.kind == "few":
-        return f"no knee: it takes {LEAST_LOADS} loads with a VALID run that has a throughput"
+        steady = "steady " if curve.unsteady else ""
+        return f"no knee: it takes {LEAST_LOADS} loads with a VALID run that has a {steady}throughput"
     if found.kind == "above":
-        return (
-            f"no knee up to {curve.axis} {max(loads):g}: throughput is still worth its latency; go on to higher loads"
-        )
+        again = any(load > max(loads) for load in curve.unsteady)
+        advice = "measure the higher ones for longer" if again else "go on to higher loads"
+        return f"no knee up to {curve.axis} {max(loads):g}: throughput is still worth its latency; {advice}"
     if found.kind == "below":
-        return f"no knee from {curve.axis} {min(loads):g} on: it lies at or below that load; begin with lower ones"
+        again = any(load < min(loads) for load in curve.unsteady)
+        advice = "measure the lower ones for longer" if again else "begin with lower ones"
+        return f"no knee from {curve.axis} {min(loads):g} on: it lies at or below that load; {advice}"
     if found.kind == "flat" or point is None or found.low is None or found.high is None:
         return "no knee: over these loads throughput and latency rise together"
     tail = marked(point, "ttft_p99_ms", milliseconds(point.figure("ttft_p99_ms")))
@@ -112,7 +123,7 @@ def pareto_chart(curves: Sequence[Curve]) -> Figure | None:
         return None
     best = pareto(curves)
     joined = [_front(f"Pareto front, {name}" if len(best) > 1 else "Pareto front", own) for name, own in best.items()]
-    note = "Pareto front: points of which no other gives more to a user and more per GPU."
+    note = "Pareto front: points of which no other gives more to a user and more per GPU; open circles are left out."
     return Figure(drawn.label, [*joined, *drawn.data], drawn.layout, drawn.height, note if joined else "", half=True)
 
 
@@ -151,7 +162,7 @@ def _traces(curve: Curve, place: int, x: Axis, y: Axis, certified: str, count: i
             textposition="top center",
             marker={
                 "size": 8,
-                "symbol": ["circle" if point.certain(certified) else "circle-open" for *_, point in valid],
+                "symbol": ["circle" if _sure(point, certified) else "circle-open" for *_, point in valid],
             },
             line={"dash": ("solid", "dash", "dot")[place // len(ROLES) % 3]},
             showlegend=count > 1,
@@ -185,4 +196,9 @@ def _places(drawn: Sequence[tuple[float, float, Point]]) -> tuple[list[Any], lis
 
 def _label(point: Point, certified: str) -> str:
     said = point.name if point.load is None else f"{point.load:g}"
-    return marked(point, certified, said)
+    return said if _sure(point, certified) else UNCERTAIN + said
+
+
+def _sure(point: Point, certified: str) -> bool:
+    """Whether the figure, where there is one, and the throughput can be leant on."""
+    return not point.unsteady and (point.certain(certified) or point.figure(certified) is None)

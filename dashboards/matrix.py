@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from servemark.dashboards import curves as drawn
+from servemark.dashboards.curves import STAR
 from servemark.dashboards.facts import UNCERTAIN
 from servemark.dashboards.hardware_columns import OF_HARDWARE, columns_of, worded
 from servemark.dashboards.page import moment, rendered
@@ -43,6 +44,7 @@ _FIGURES = (
 )
 _REASON = 160
 CERTIFIED = f"{UNCERTAIN} too few requests to certify this percentile"
+UNSTEADY = f"{STAR} too little was measured for a steady throughput: it, and what stands on it (~), may be far off"
 
 
 def table_text(index: Mapping[str, Any], width: int = 120) -> str:
@@ -69,21 +71,39 @@ def print_table(index: Mapping[str, Any], console: Console) -> None:
         rows.add_row("", *(Text(head, style="dim") for head in ("latencies in ms", *(label for _, label in _FIGURES))))
         for cell in cells:
             state = text(cell.get("state"), 20)
-            word = Text(WORDS.get(state, state), style=COLOURS.get(state, "dim"))
+            word = Text(_word(cell), style="yellow" if shaky(cell) else COLOURS.get(state, "dim"))
             rows.add_row(word, _what(cell), *(_shown(cell, name) for name, _ in _FIGURES))
         console.print(rows, markup=False, highlight=False)
         if (hardware := _hardware_rows(cells)) is not None:
             console.print(hardware, markup=False, highlight=False)
         for reason, concerned in reasons(cells).items():
             console.print(Text(f"  {', '.join(map(_what, concerned))}: {reason}", style="dim"), highlight=False)
-    if any(_uncertain(cell) for cell in items(index, "cells")):
-        console.print(Text(f"\n{CERTIFIED}", style="dim"), highlight=False)
+    first = CERTIFIED if any(map(_uncertain, items(index, "cells"))) else ""
+    footnotes(items(index, "cells"), first, lambda cell: text(cell.get("id"), 300), console)
+
+
+def footnotes(
+    cells: Iterable[Mapping[str, Any]], first: str, name_of: Callable[[Mapping[str, Any]], str], console: Console
+) -> None:
+    """What the marks in a table mean, and of each run that is not steady why."""
+    from rich.text import Text
+
+    starred = [f"{STAR} {name_of(cell)}: {said}" for cell in cells if (said := shaky(cell))]
+    lines = [*filter(None, [first]), *([UNSTEADY] if starred else []), *starred]
+    if lines:
+        console.print(Text("\n" + "\n".join(lines), style="dim"), highlight=False)
+
+
+def shaky(cell: Mapping[str, Any]) -> str:
+    """Why the throughput of a VALID run is nothing to lean on; empty where it is steady."""
+    said = cell.get("unsteady")
+    return " ".join(text(each, 600) for each in said) if isinstance(said, list) and _state(cell) == "valid" else ""
 
 
 def _hardware_rows(cells: Sequence[Mapping[str, Any]]) -> Rows | None:
     """Below the others, as they would not fit beside them; None where nothing is known of the hardware."""
     columns = _columns(cells)
-    rows = (("", _what(cell), *(_shown(cell, name) for name, _ in columns)) for cell in cells)
+    rows = ((STAR if shaky(cell) else "", _what(cell), *(_shown(cell, name) for name, _ in columns)) for cell in cells)
     return drawn.grid((9, 18), ("", "", *(label for _, label in columns)), rows) if columns else None
 
 
@@ -97,14 +117,14 @@ def _shown(cell: Mapping[str, Any], name: str) -> str:
     value = number(part(cell, "figures").get(name))
     if value is None:
         return NOTHING
-    said = worded(name, value)
-    return f"{UNCERTAIN}{said}" if name in _uncertain(cell) else said
+    said, names = worded(name, value), cell.get("uncertain")
+    return f"{UNCERTAIN}{said}" if isinstance(names, list) and name in names else said
 
 
 def _uncertain(cell: Mapping[str, Any]) -> list[str]:
-    """The figures shown here that the cell's sample does not certify."""
+    """The percentiles shown here that the cell's sample does not certify."""
     names = cell.get("uncertain")
-    return [name for name, _ in _FIGURES if isinstance(names, list) and name in names]
+    return [name for name, _ in _FIGURES if isinstance(names, list) and name in names and name.endswith("_ms")]
 
 
 def reasons(cells: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -173,9 +193,12 @@ def _panels(index: Mapping[str, Any], cells: list[dict[str, Any]]) -> Iterator[t
     if figures:
         about = (
             "Median latency against output tokens per second, a line for each engine and workload. Lines go through "
-            "VALID runs only; x is an INVALID one, whose figures are no measurement."
+            f"VALID runs only, open circles are unsteady ones (VALID{STAR}); x is an INVALID one, whose figures are no "
+            "measurement."
         )
         yield "tradeoff", Panel("Latency against throughput", about, [*_knees(found), *figures])
+    if unsteady := unsteady_panel(cells):
+        yield "unsteady", unsteady
     if said := reasons_panel(cells):
         yield "reasons", said
     yield "plan", plan_panel(index)
@@ -198,6 +221,16 @@ def reasons_panel(cells: Iterable[Mapping[str, Any]]) -> Panel | None:
     return Panel("What does not count", "Why there is no VALID run of these.", [said])
 
 
+def unsteady_panel(cells: Iterable[Mapping[str, Any]]) -> Panel | None:
+    rows = [
+        [Cell(_word(cell), "warn"), Cell(text(cell.get("id"), 300)), Cell(said)]
+        for cell in cells
+        if (said := shaky(cell))
+    ]
+    about = "Too little was measured: throughput, and what stands on it, may be far off. Knees are found without these."
+    return Panel("Not steady", about, [Table(("", "run", "why"), rows, numbers_from=3)]) if rows else None
+
+
 def plan_panel(index: Mapping[str, Any]) -> Panel:
     plan = part(index, "plan").get("text")
     body = Verbatim(plan[:200_000]) if isinstance(plan, str) and plan else Note("The index holds no plan.", "dim")
@@ -210,7 +243,11 @@ def _state(cell: Mapping[str, Any]) -> str:
 
 
 def _word(cell: Mapping[str, Any]) -> str:
-    return WORDS.get(_state(cell), _state(cell))
+    return WORDS.get(_state(cell), _state(cell)) + (STAR if shaky(cell) else "")
+
+
+def _tone(cell: Mapping[str, Any]) -> str:
+    return "warn" if shaky(cell) else TONES.get(_state(cell), "")
 
 
 def runs_table(cells: Iterable[Mapping[str, Any]]) -> Table:
@@ -227,7 +264,7 @@ def _hardware_table(cells: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
 
 def _named(cell: Mapping[str, Any]) -> list[Cell]:
     names = (Cell(text(cell.get(key), 200)) for key in ("engine", "workload", "load"))
-    return [Cell(_word(cell), TONES.get(_state(cell), "")), *names]
+    return [Cell(_word(cell), _tone(cell)), *names]
 
 
 def _row(cell: Mapping[str, Any]) -> list[Cell]:

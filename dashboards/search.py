@@ -6,9 +6,11 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from servemark.dashboards.facts import UNCERTAIN
 from servemark.dashboards.hardware_columns import columns_of, worded
 from servemark.dashboards.words import NOTHING, figure, share
 from servemark.results.schema import items, number, part, text
+from servemark.results.unsteady import FIGURES as OF_THROUGHPUT
 
 WORDS = {"meets": "MEETS", "misses": "MISSES", "uncertain": "UNCERTAIN"}
 COLOURS = {"meets": "green", "misses": "red", "uncertain": "yellow"}
@@ -20,6 +22,10 @@ WHY = {
     "again": "again, as the client was not up to it",
 }
 HEAD = ("load", "", "runs", "requests", "worth", "SLO met", "95 % interval", "TTFT p99", "TPOT p50", "tok/s")
+UNSTEADY = (
+    f"{UNCERTAIN} throughput, and what stands on it, may be far off: too little was measured for it to be steady, "
+    "whatever the share that met the SLO"
+)
 MONEY = {
     "goodput_per_gpu": "{} good requests/s per GPU",
     "output_tps_per_gpu": "{} output tok/s per GPU",
@@ -198,7 +204,8 @@ def money(index: Mapping[str, Any]) -> str:
     """What the answer's load costs, and makes of its GPUs; empty where of these nothing was told."""
     found = part(index, "economics")
     said = [say.format(figure(number(found[name]))) for name, say in MONEY.items() if found.get(name) is not None]
-    return ", ".join((*said, *_by_runs(index, found)))
+    mark = UNCERTAIN if shaky(index, part(index, "answer").get("load")) else ""
+    return ", ".join(f"{mark}{each}" for each in (*said, *_by_runs(index, found)))
 
 
 def _by_runs(index: Mapping[str, Any], told: Mapping[str, Any]) -> Iterator[str]:
@@ -221,7 +228,7 @@ def rows(index: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for point in points_of(index):
         load, state = point.get("load"), text(point.get("state"), 20)
         names = ("ttft_p99_ms", "tpot_p50_ms", "output_tps")
-        figures = (figure(mean(index, load, name)) for name in names)
+        figures = (shown(index, load, name) for name in names)
         yield load_of(index, load), WORDS.get(state, state), f"{of(point, 'runs'):.0f}", *_share_cells(point), *figures
         for name in part(point, "classes"):
             yield f"  {text(name, 60)}", "", "", *_share_cells(part(point, "classes", name)), *("" for _ in names)
@@ -230,6 +237,29 @@ def rows(index: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 def _share_cells(share_of: Mapping[str, Any]) -> tuple[str, ...]:
     counts = (f"{of(share_of, name):,.0f}" for name in ("requests", "effective"))
     return (*counts, met(share_of), interval(share_of))
+
+
+def shaky(index: Mapping[str, Any], load: object) -> str:
+    """Why the throughput of a load is nothing to lean on, as the first of its runs says; empty where it is steady."""
+    for run in items(index, "runs"):
+        said = run.get("unsteady")
+        if run.get("load") == load and run.get("state") == "counts" and isinstance(said, list) and said:
+            return " ".join(text(each, 600) for each in said)
+    return ""
+
+
+def unsteady_notes(index: Mapping[str, Any]) -> list[str]:
+    """What ~ means in these tables, and for each load that has it why."""
+    loads = [point.get("load") for point in points_of(index)]
+    said = [f"{UNCERTAIN} {load_of(index, load)}: {why}" for load in loads if (why := shaky(index, load))]
+    return [UNSTEADY, *said] if said else []
+
+
+def shown(index: Mapping[str, Any], load: object, name: str) -> str:
+    """The mean of a figure over a load's runs, marked where it stands on a throughput that is not steady."""
+    value = mean(index, load, name)
+    marked = value is not None and name in OF_THROUGHPUT and shaky(index, load)
+    return (UNCERTAIN if marked else "") + worded(name, value)
 
 
 def mean(index: Mapping[str, Any], load: object, name: str) -> float | None:
@@ -253,4 +283,6 @@ def table_text(index: Mapping[str, Any], width: int = 120) -> str:
         table.add_row(*map(Text, row))
     out = io.StringIO()
     Console(file=out, width=width, color_system=None, highlight=False).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    notes = unsteady_notes(index)
+    return "\n".join([*lines, *([""] if notes else []), *notes])

@@ -8,10 +8,22 @@ from typing import Any
 from urllib.parse import quote
 
 from servemark.dashboards import plots
-from servemark.dashboards.hardware_columns import OF_HARDWARE, worded
+from servemark.dashboards.hardware_columns import OF_HARDWARE
 from servemark.dashboards.page import moment, rendered, write_html
 from servemark.dashboards.panels import Cell, Facts, Figure, Note, Panel, Table, Verbatim
-from servemark.dashboards.search import HEAD, WORDS, columns, load_of, mean, money, points_of, rows, sentence
+from servemark.dashboards.search import (
+    HEAD,
+    WORDS,
+    columns,
+    load_of,
+    mean,
+    money,
+    points_of,
+    rows,
+    sentence,
+    shown,
+    unsteady_notes,
+)
 from servemark.dashboards.words import figure, share
 from servemark.results.schema import PAGE, items, number, part, text
 
@@ -62,7 +74,8 @@ def _panels(index: Mapping[str, Any], points: list[dict[str, Any]]) -> Iterator[
     about = (
         "All runs of a load together; `worth` is the effective number of requests. Latencies in ms, means of the runs."
     )
-    yield "points", Panel("Points", about, [_points(index), *_hardware(index)])
+    notes = [Note(said, "dim") for said in unsteady_notes(index)]
+    yield "points", Panel("Points", about, [_points(index), *_hardware(index), *notes])
     yield "runs", Panel("Runs", "In the order in which they were made; each has a report of its own.", [_runs(index)])
     asked = [
         (name.replace("_", " "), _plain(value)) for name, value in part(index, "asked").items() if value is not None
@@ -150,10 +163,7 @@ def _points(index: Mapping[str, Any]) -> Table:
 def _hardware(index: Mapping[str, Any]) -> Iterator[Table]:
     if known := columns(index):
         loads = [point.get("load") for point in points_of(index)]
-        rows = [
-            [Cell(load_of(index, load)), *(Cell(worded(name, mean(index, load, name))) for name, _ in known)]
-            for load in loads
-        ]
+        rows = [[Cell(load_of(index, load)), *(Cell(shown(index, load, name)) for name, _ in known)] for load in loads]
         yield Table(("load", *(label for _, label in known)), rows, caption=OF_HARDWARE)
 
 

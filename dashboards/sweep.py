@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from servemark.dashboards import curves as drawn
+from servemark.dashboards.curves import STAR
 from servemark.dashboards.hardware_columns import OF_HARDWARE, columns_of
 from servemark.dashboards.matrix import (
     CERTIFIED,
@@ -16,11 +17,13 @@ from servemark.dashboards.matrix import (
     TONES,
     WORDS,
     counts,
+    footnotes,
     plan_panel,
     reasons,
     reasons_panel,
     runs_table,
     simulated,
+    unsteady_panel,
 )
 from servemark.dashboards.page import moment, rendered
 from servemark.dashboards.panels import Cell, Figure, Note, Panel, Part, Table
@@ -68,14 +71,15 @@ def print_table(index: Mapping[str, Any], console: Console) -> None:
         rows.add_row("", *(Text(head, style="dim") for head in (curve.axis or "", *(label for _, label in _FIGURES))))
         for point in curve.points:
             cells = (Text(drawn.shown(point, name), style="" if point.valid else "dim") for name, _ in _FIGURES)
-            rows.add_row(Text(_word(point), style=COLOURS.get(point.state, "")), _load(point), *cells)
+            style = "yellow" if point.unsteady else COLOURS.get(point.state, "")
+            rows.add_row(Text(_word(point), style=style), _load(point), *cells)
         console.print(rows, markup=False, highlight=False)
         if (hardware := _hardware_rows(curve)) is not None:
             console.print(hardware, markup=False, highlight=False)
         if said := drawn.knee_sentence(curve):
             console.print(Text(f"  {said}"), highlight=False)
-    if any(_uncertain(point) for curve in found for point in curve.points):
-        console.print(Text(f"\n{CERTIFIED}; latencies in ms", style="dim"), highlight=False)
+    uncertain = any(_uncertain(point) for curve in found for point in curve.points)
+    footnotes(items(index, "cells"), f"{CERTIFIED}; latencies in ms" if uncertain else "", _cell, console)
     for reason, concerned in reasons(items(index, "cells")).items():
         console.print(Text(f"{', '.join(_cell(each) for each in concerned)}: {reason}", style="dim"), highlight=False)
 
@@ -83,7 +87,10 @@ def print_table(index: Mapping[str, Any], console: Console) -> None:
 def _hardware_rows(curve: Curve) -> Rows | None:
     """Below the others, as they would not fit beside them; None where nothing is known of the hardware."""
     columns = _columns(curve)
-    rows = (("", _load(point), *(drawn.shown(point, name) for name, _ in columns)) for point in curve.points)
+    rows = (
+        (STAR if point.unsteady else "", _load(point), *(drawn.shown(point, name) for name, _ in columns))
+        for point in curve.points
+    )
     return drawn.grid((9,), ("", curve.axis or "", *(label for _, label in columns)), rows) if columns else None
 
 
@@ -92,10 +99,11 @@ def _columns(curve: Curve) -> tuple[tuple[str, str], ...]:
 
 
 def _word(point: Point) -> str:
-    """`2/3 VALID` where runs at the same load did not end alike."""
+    """`2/3 VALID` where runs at the same load did not end alike, `VALID*` where the throughput is not steady."""
     word = WORDS.get(point.state, point.state)
     made = sum(cell.get("state") != "pending" for cell in point.cells)
-    return word if len(point.valid) in (0, len(point.cells)) else f"{len(point.valid)}/{made} {word}"
+    said = word if len(point.valid) in (0, len(point.cells)) else f"{len(point.valid)}/{made} {word}"
+    return said + STAR if point.unsteady else said
 
 
 def _load(point: Point) -> str:
@@ -108,7 +116,8 @@ def _cell(cell: Mapping[str, Any]) -> str:
 
 
 def _uncertain(point: Point) -> bool:
-    return any(not point.certain(name) and point.figure(name) is not None for name, _ in _FIGURES)
+    percentiles = (name for name, _ in _FIGURES if name.endswith("_ms"))
+    return any(not point.certain(name) and point.figure(name) is not None for name in percentiles)
 
 
 def render_sweep(index: Mapping[str, Any]) -> str:
@@ -133,11 +142,14 @@ def _panels(index: Mapping[str, Any], cells: list[dict[str, Any]]) -> Iterator[t
     if charts := list(_charts(found)):
         about = (
             "A point for each load, with the load beside it; an open circle stands for a percentile that the sample "
-            "does not certify. Lines go through VALID runs only; x is an INVALID one, whose figures are no measurement."
+            f"does not certify, or for an unsteady throughput (VALID{STAR}). Lines go through VALID runs only; x is an "
+            "INVALID one, whose figures are no measurement."
         )
         yield "tradeoff", Panel("Throughput against latency", about, [*_knees(found), *charts])
     if len(cells) > len([point for curve in found for point in curve.points]):
         yield "runs", Panel("Runs", "Each run with its own report.", [runs_table(cells)])
+    if unsteady := unsteady_panel(cells):
+        yield "unsteady", unsteady
     if said := reasons_panel(cells):
         yield "reasons", said
     yield "plan", plan_panel(index)
@@ -163,7 +175,7 @@ def _tables(curve: Curve, several: bool) -> Iterator[Table]:
 
 
 def _state(point: Point) -> Cell:
-    return Cell(_word(point), TONES.get(point.state, ""))
+    return Cell(_word(point), "warn" if point.unsteady else TONES.get(point.state, ""))
 
 
 def _figures(point: Point, columns: Sequence[tuple[str, str]]) -> list[Cell]:

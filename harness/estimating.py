@@ -18,7 +18,8 @@ from servemark.harness.hardware.known import find_model
 from servemark.harness.hardware.layout import Layout
 from servemark.harness.hardware.limits import GB
 from servemark.harness.hardware.model import Model
-from servemark.harness.hardware.prices import Price, price_for
+from servemark.harness.hardware.price import Price
+from servemark.harness.hardware.prices import price_for
 from servemark.harness.hardware.quantisation import kv_format, weight_format
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _rate(rate: float | None) -> float | None:
 
 
 def _price(kind: Gpu, given: Mapping[str, Any]) -> Price | None:
-    return price_for(kind.name, given["gpu_price"], given["prices"])
+    return price_for(kind.name, given["gpu_price"], given["prices"], given["gpu_file"])
 
 
 # -- the requests

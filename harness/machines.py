@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from servemark.harness.clock import SECOND
 from servemark.harness.gpu.merged import merged_watch
-from servemark.harness.gpu.remote import remote_watch
 from servemark.harness.gpu.unwatched import Unwatched
 from servemark.harness.gpu.watch import GpuWatch, local_watch
 from servemark.harness.hardware.deployed import Deployed, deployed
@@ -34,18 +33,20 @@ def gpu_watch(asked: Asked, target: Target, on_sample: OnSample) -> GpuWatch:
     """Of this machine's GPUs where the server is on it, and of the exporters that are named. Raises BadInput."""
     section = asked.hardware
     period_s = (section.gpu_sample or DEFAULT_PERIOD_NS) / SECOND
-    access = Access(target.urls, target.headers, target.cacert, target.insecure)
-
-    def elsewhere(hand_on: OnSample) -> GpuWatch:
-        return remote_watch(section.gpu_metrics, period_s, hand_on, access, section.gpu_index)
 
     def here(hand_on: OnSample) -> GpuWatch:
         return local_watch(period_s, section.gpu_index or _visible(target), hand_on)
 
+    def elsewhere(hand_on: OnSample) -> GpuWatch:
+        from servemark.harness.gpu.remote import remote_watch  # it takes a while, and most runs name no exporter
+
+        access = Access(target.urls, target.headers, target.cacert, target.insecure)
+        return remote_watch(section.gpu_metrics, period_s, hand_on, access, section.gpu_index)
+
     why = _why_not_here(asked, target)
-    if section.gpu_metrics:
-        return elsewhere(on_sample) if why is not None else merged_watch(here, elsewhere, on_sample)
-    return here(on_sample) if why is None else Unwatched(why)
+    if why is not None:
+        return elsewhere(on_sample) if section.gpu_metrics else Unwatched(why)
+    return merged_watch(here, elsewhere, on_sample) if section.gpu_metrics else here(on_sample)
 
 
 def _visible(target: Target) -> tuple[str, ...]:

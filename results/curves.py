@@ -57,6 +57,11 @@ class Point:
         return not any(isinstance(names, list) and name in names for names in said)
 
     @property
+    def unsteady(self) -> bool:
+        """Whether the throughput of one of those runs is nothing to lean on."""
+        return any(isinstance(cell.get("unsteady"), list) and cell["unsteady"] for cell in self.valid)
+
+    @property
     def missed(self) -> bool:
         """All runs that were made show that the load misses the SLO, and none fails to show it for another reason."""
         made = [cell for cell in self.cells if cell.get("state") in ("valid", "invalid")]
@@ -90,6 +95,11 @@ class Curve:
     points: tuple[Point, ...]
 
     @property
+    def unsteady(self) -> list[float]:
+        """The loads of VALID points that no knee is found by, as their throughput is nothing to lean on."""
+        return [point.load for point in self.points if point.load is not None and point.unsteady]
+
+    @property
     def measured(self) -> list[LoadPoint]:
         """The VALID points that have what a knee is found by."""
         return [
@@ -97,6 +107,7 @@ class Curve:
             for point in self.points
             if point.load is not None
             and point.valid
+            and not point.unsteady
             and (tps := point.figure("output_tps")) is not None
             and (latency := point.figure("e2e_mean_ms")) is not None
         ]
@@ -141,12 +152,12 @@ def _points(cells: Sequence[Mapping[str, Any]], axis: str | None) -> tuple[Point
 
 
 def pareto(curves: Iterable[Curve]) -> dict[str, list[Point]]:
-    """Of each workload, over all engines, the VALID points on the front of tokens/s per user and per GPU."""
+    """Of each workload, over all engines, the VALID and steady points on the front of tokens/s per user and per GPU."""
     known: dict[str, list[tuple[Point, tuple[float, float]]]] = {}
     for curve in curves:
         for point in curve.points:
             per_user, per_gpu = point.tps_per_user, point.figure("output_tps_per_gpu")
-            if point.valid and per_user is not None and per_gpu is not None:
+            if point.valid and not point.unsteady and per_user is not None and per_gpu is not None:
                 known.setdefault(curve.workload, []).append((point, (per_user, per_gpu)))
     return {name: [own[place][0] for place in front([at for _, at in own])] for name, own in known.items()}
 
@@ -183,7 +194,8 @@ def knees(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         bounds = {"kind": found.kind, "load": found.load, "low": found.low, "high": found.high}
         shown = ("output_tps", "ttft_p99_ms", "e2e_mean_ms")
         figures = {} if point is None else {name: point.figure(name) for name in shown}
-        rows.append({**where, **bounds, "overload": found.overload, "figures": figures})
+        rest = {"overload": found.overload, "unsteady": curve.unsteady, "figures": figures}
+        rows.append({**where, **bounds, **rest})
     return rows
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from servemark.harness.clock import SECOND
 from servemark.harness.efficiency.assessed import Assessed
 from servemark.harness.efficiency.binding import binding
+from servemark.harness.efficiency.doubts import believed, doubts
 from servemark.harness.efficiency.gap import Gap, explained
 from servemark.harness.efficiency.gather import facts_of
 from servemark.harness.efficiency.lacks import lacks
@@ -53,20 +54,25 @@ def hardware_part(
         whole_run=at_once,
     )
     rows, reached = shares(run), _limits(run)
+    doubted = doubts(run, rows, reached)
     facts = facts_of(run, rows, reached)
     bound = binding(facts)
+    trusted = believed(run, rows)
+    if trusted is not run:
+        rows, reached = [row for row in rows if row.how != "modelled" or row.value is None], None
     return {
         "deployment": run.deployment.facts(),
         "model": _model(run.deployment),
         "gpu": _gpu(run.deployment),
         "telemetry": telemetry(run),
-        "efficiency": _efficiency(run, rows, zero_ns),
+        "efficiency": _efficiency(run, trusted, rows, zero_ns),
         "limits": reached,
         "binding": bound.to_json(),
         "suggestions": [each.to_json() for each in suggestions(facts, bound)],
-        "cost": cost_of(run),
+        "cost": cost_of(trusted),
         "energy": energy_of(run),
-        "lacks": list(dict.fromkeys(lacks(run, rows, reached))),
+        "doubts": doubted,
+        "lacks": list(dict.fromkeys((*lacks(trusted, (), None), *doubted))),
     }
 
 
@@ -104,11 +110,14 @@ def _limits(run: Assessed) -> dict[str, Any] | None:
     if arithmetic is None or gpu is None or run.load is None or run.total is None:
         return None
     running = run.level("running")
-    mean = None if running is None else running.mean
-    return limits(arithmetic, gpu, run.load, run.total, run.speculation, run.metrics, mean, run.rate("output_tps"))
+    mean, told = None if running is None else running.mean, run.deployment.kv_tokens
+    return limits(
+        arithmetic, gpu, run.load, run.total, run.speculation, run.metrics, mean, run.rate("output_tps"), told
+    )
 
 
-def _efficiency(run: Assessed, rows: Sequence[Share], zero_ns: int | None) -> dict[str, Any]:
+def _efficiency(run: Assessed, trusted: Assessed, rows: Sequence[Share], zero_ns: int | None) -> dict[str, Any]:
+    """What was counted is of the run; what is modelled, of what can be `trusted` of it."""
     counted, total = run.steps, run.total
     steps = None if counted is None else counted.count(run.window)
     tokens = None if total is None else float(total.decoded[0] + total.computed[0])
@@ -117,15 +126,15 @@ def _efficiency(run: Assessed, rows: Sequence[Share], zero_ns: int | None) -> di
         "steps": None
         if counted is None
         else {"count": steps, "source": counted.source, "approximate": not counted.agreed, "note": counted.note},
-        "batch": tokens / steps if tokens is not None and steps else None,
+        "tokens_per_step": tokens / steps if tokens is not None and steps else None,
         "decode_batch": None if run.load is None else run.load.batch,
-        "bytes": _bytes(run),
+        "bytes": _bytes(trusted),
         "rows": [row.to_json() for row in rows],
-        "databricks_mbu": possible(databricks(run)),
-        "per_phase": _phases(run),
-        "gap": _gap(run),
+        "databricks_mbu": possible(databricks(trusted)),
+        "per_phase": _phases(trusted),
+        "gap": _gap(trusted),
         "speculation": _speculation(run),
-        "over_time": _over_time(run, zero_ns),
+        "over_time": _over_time(run, trusted.deployment.model is not None, zero_ns),
     }
 
 
@@ -169,13 +178,13 @@ def _gap(run: Assessed) -> list[str]:
             bytes_per_s=gpu.bytes_per_s,
             driver_bytes_per_s=_highest(run, "peak_bytes_per_s"),
             measured_mbu=run.measured("dram_active"),
-            sm_active=run.measured("sm_active"),
-            utilisation=run.measured("utilisation"),
-            sm_clock_share=_clock(run, "sm_clock"),
             memory_clock_share=_clock(run, "memory_clock"),
             preemptions=run.grown("preemptions"),
             generated=run.grown("generation_tokens"),
             unknown_prompts=run.seen.unknown_prompts,
+            cached_told=run.cached_told,
+            levels=tuple(mean for each in run.serving if (mean := each.mean("dram_active")) is not None),
+            source=str(run.facts.get("source") or ""),
         )
     )
 
@@ -192,7 +201,7 @@ def _highest(run: Assessed, fact: str) -> float | None:
     return max((float(each) for each in told if isinstance(each, int | float) and each > 0), default=None)
 
 
-def _over_time(run: Assessed, zero_ns: int | None) -> list[dict[str, Any]]:
+def _over_time(run: Assessed, trusted: bool, zero_ns: int | None) -> list[dict[str, Any]]:
     """The whole run, in seconds since its start."""
     whole = run.frame.whole_window()
     modelled = run.over(whole)
@@ -201,4 +210,5 @@ def _over_time(run: Assessed, zero_ns: int | None) -> list[dict[str, Any]]:
     names = [each.gpu for each in run.serving]
     start_s = 0.0 if zero_ns is None else (whole.start_ns - zero_ns) / SECOND
     each = run.deployment.layout.pipeline / run.speculation.tokens_per_step
-    return over_time(modelled, run.deployment.gpu, run.deployment.gpus, run.gpu_samples, names, start_s, each)
+    gpu = run.deployment.gpu if trusted else None
+    return over_time(modelled, gpu, run.deployment.gpus, run.gpu_samples, names, start_s, each)

@@ -17,6 +17,8 @@ import msgspec
 
 from servemark.results import schema
 from servemark.results.index_file import against, held, make_room, now, read_index, said, write_index
+from servemark.results.unsteady import FIGURES as UNSTEADY
+from servemark.results.unsteady import unsteady
 
 Kind = Literal["matrix", "sweep"]
 State = Literal["pending", "valid", "invalid", "interrupted", "failed", "skipped"]
@@ -57,8 +59,9 @@ TOO_MUCH = frozenset({"overloaded", "error_share"})
 class Entry(msgspec.Struct, kw_only=True):
     """One cell. `folder` is relative to the index; `reason` says in a sentence why there is no VALID run.
 
-    `settings` are the load's own flags and fields; `codes` are the checks that make the run INVALID, `uncertain` the
-    figures that its sample does not certify.
+    `settings` are the load's own flags and fields; `codes` are the checks that make the run INVALID; `unsteady` says in
+    a sentence each why the throughput of a VALID run is nothing to lean on, and `uncertain` names the figures that this
+    concerns, and the percentiles that its sample does not certify.
     """
 
     id: str
@@ -76,6 +79,7 @@ class Entry(msgspec.Struct, kw_only=True):
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
     codes: list[str] = msgspec.field(default_factory=list)
     slo_met: bool | None = None
+    unsteady: list[str] = msgspec.field(default_factory=list)
     uncertain: list[str] = msgspec.field(default_factory=list)
     figures: dict[str, float | None] = msgspec.field(default_factory=dict)
 
@@ -162,6 +166,7 @@ def of_run(entry: Entry, run: Mapping[str, Any], ended: str | None = None) -> En
     interrupted = any(check.get("code") == "interrupted" for check in checks)
     slo = schema.part(run, "slo")
     missed = bool(slo.get("gate")) and slo.get("met") is False
+    shaky = unsteady(run) if valid else []
     return msgspec.structs.replace(
         entry,
         state="valid" if valid else "interrupted" if interrupted else "invalid",
@@ -172,7 +177,8 @@ def of_run(entry: Entry, run: Mapping[str, Any], ended: str | None = None) -> En
         ended=ended or now(),
         codes=[schema.text(check.get("code"), 60) for check in checks],
         slo_met=slo["met"] if isinstance(slo.get("met"), bool) else None,
-        uncertain=_uncertain(run),
+        unsteady=shaky,
+        uncertain=[*_uncertain(run), *(name for name in UNSTEADY if shaky and name in summary)],
         figures={name: schema.number(summary[name]) for name in FIGURES if name in summary}
         | {
             name: schema.number(schema.part(run, "metrics", metric).get(key)) for name, (metric, key) in _BESIDE.items()

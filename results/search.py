@@ -23,6 +23,7 @@ from servemark.results import schema
 from servemark.results.asked_slo import slo_of_run
 from servemark.results.index_file import against, now, read_index, said, write_index
 from servemark.results.matrix import FIGURES
+from servemark.results.unsteady import unsteady
 
 if TYPE_CHECKING:
     from servemark.harness.figures.frame import Frame, Mask
@@ -45,7 +46,10 @@ class Part(msgspec.Struct):
 
 
 class Entry(msgspec.Struct, kw_only=True):
-    """One run. `requests` are those that the SLO has limits for, or all; `classes` those of each class that has any."""
+    """One run. `requests` are those that the SLO has limits for, or all; `classes` those of each class that has any.
+
+    `unsteady` says in a sentence each why its throughput is nothing to lean on; its requests count all the same.
+    """
 
     id: str
     load: float
@@ -61,6 +65,7 @@ class Entry(msgspec.Struct, kw_only=True):
     simulated: bool = False
     sessions: bool = False
     ended: str | None = None
+    unsteady: list[str] = msgspec.field(default_factory=list)
     figures: dict[str, float | None] = msgspec.field(default_factory=dict)
 
     def outcome(self) -> Outcome:
@@ -153,6 +158,7 @@ def of_run(entry: Entry, folder: Path) -> Entry:
         simulated=run.get("simulated") is True,
         sessions=bool((frame["turn"] > 0).any()),
         ended=now(),
+        unsteady=unsteady(run),
         figures={name: schema.number(summary[name]) for name in FIGURES if name in summary},
     )
 

@@ -34,6 +34,7 @@ def nothing_known() -> dict[str, Any]:
     lacks = ["the server does not tell its model; give its config.json with --model-config"]
     lacks.append("the kind of GPU is not known; name the GPU with --gpu (`bench list gpus`)")
     alone = {"gpu": None, "gpus": 1, "tensor": 1, "layout_source": "assumed: one GPU for each server", "model": None}
+    alone |= {"model_lacks": lacks[0], "gpu_lacks": lacks[1]}
     empty = {"source": "none", "notes": ["no GPU can be read here"], "missing": {}, "gpus": [], "samples": 0}
     return hardware(
         deployment=alone, model=None, gpu=None, telemetry=empty, efficiency={}, limits={},
@@ -129,7 +130,7 @@ GPU = {
 EFFICIENCY: dict[str, Any] = {
     "window_s": 45.0,
     "steps": {"count": 4_100, "source": "counter", "approximate": True, "note": "may leave out steps without a token"},
-    "batch": 9.4,
+    "tokens_per_step": 9.4,
     "rows": [
         {"what": "mbu", "how": "modelled", "value": 0.46, "bytes_or_flops": 1.387e14, "note": "weights once a step"},
         {"what": "mbu", "how": "measured", "value": 0.53, "bytes_or_flops": 1.598e14, "note": "DRAM active, GPM"},

@@ -92,6 +92,24 @@ def test_binding_in_json_has_the_others_with_their_evidence() -> None:
     assert found["others"][0]["resource"] == "queueing"
 
 
+def test_bytes_and_arithmetic_that_take_about_as_long_bind_together() -> None:
+    """45 % and 33 % of the time at the peaks: MBU 44.6 %, MFU 38.6 % is neither's alone."""
+    near = Facts(busy=0.78, prefill_share=0.33 / 0.78, mbu=0.446, mfu=0.386)
+    found = binding(near)
+    assert found.resource == "bandwidth"
+    assert found.to_json()["tie"] == {
+        "resource": "compute",
+        "text": "Bandwidth 45.0 %, arithmetic 33.0 % of the time at the published peaks: neither alone.",
+    }
+    assert binding(replace(near, prefill_share=0.33 / 0.78 * 0.9)).tie is None
+    other = binding(replace(near, prefill_share=0.55))
+    assert other.resource == "compute"
+    assert other.tie is not None
+    assert other.tie.resource == "bandwidth"
+    assert binding(replace(near, checks={"client_lag": "invalid"})).tie is None
+    assert binding(READING).to_json()["tie"] is None
+
+
 def made(facts: Facts) -> dict[str, Suggestion]:
     return {each.code: each for each in suggestions(facts, binding(facts))}
 

@@ -236,7 +236,7 @@ def sentence(url: str, **settings: float | str) -> str:
 
 
 def test_nobody_listens() -> None:
-    assert "refuses connections; is the server running" in sentence(f"http://127.0.0.1:{free_port()}")
+    assert "refuses connections; is the server running, and" in sentence(f"http://127.0.0.1:{free_port()}")
 
 
 def test_a_name_that_does_not_resolve() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from servemark.harness.hardware.cost import by_compute, by_price_ratio, costs, energy
 from servemark.harness.hardware.joules import COUNTED, INTEGRATED, joules_between
-from servemark.harness.hardware.prices import Price
+from servemark.harness.hardware.price import Price
 from servemark.harness.search.cost import economics
 
 RATE = st.floats(1e-3, 1e6)

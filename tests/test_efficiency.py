@@ -239,8 +239,7 @@ def test_a_share_that_cannot_be_is_no_fact() -> None:
     rows = shares(assessed(samples=counters(WHOLE, iterations=6), kind=gpu(1e-5)))
     mbu = next(row for row in rows if row.what == "mbu")
     assert mbu.value is None
-    assert "cannot be" in mbu.note
-    assert "not the one that was named" in mbu.note
+    assert mbu.note == "MBU would be 164 %: the GPU, its number, the model or its format is not as named"
 
 
 # -- steps
@@ -511,14 +510,36 @@ def _gap(**more: Any) -> Gap:
     return Gap(arithmetic=Arithmetic(SMALL), total=run.total, steps=run.steps, **{"bytes_per_s": 1e6} | more)
 
 
-def test_the_gap_is_said_in_figures_and_each_cause_only_with_one() -> None:
-    said = explained(_gap(measured_mbu=0.5))
+@pytest.mark.parametrize("side", ["more", "less"])
+def test_the_gap_is_said_in_figures_with_causes_that_point_its_way(side: str) -> None:
+    """Each cause has a figure here; those of the other side would explain the opposite."""
     moved = 6 * WEIGHTS + KV * (134 + 61 + 5)
-    assert said[0] == f"The GPUs moved {0.5e6 / moved:.2f} times the modelled bytes."
-    assert not any("preempt" in each or "clock" in each or "kernel" in each for each in said)
-    said = explained(_gap(preemptions=3, utilisation=0.6, memory_clock_share=0.8, generated=90, unknown_prompts=2))
-    for words in ("3 preemptions", "No kernel ran for 40%", "memory clock was 80%", "90 tokens", "Of 2 requests"):
-        assert any(words in each for each in said), words
+    facts: dict[str, Any] = {"preemptions": 3, "generated": 90, "unknown_prompts": 2, "memory_clock_share": 0.8}
+    facts |= {"cached_told": False, "levels": (0.1, 0.9), "source": "nvml + dcgm"}
+    ratio = {"more": 1.5, "less": 0.5}[side]
+    said = explained(_gap(measured_mbu=ratio * moved / 1e6, **facts))
+    assert said[0] == f"The GPUs moved {ratio:.2f} times the modelled bytes."
+    words = {
+        "more": ("Activations", "3 preemptions", "memory clock was 80.0 %", "90 tokens", "Of 2 requests", "blocks"),
+        "less": ("prompt tokens were cached", "narrower --dtype", "dcgm-exporter tells means", "moved 10.0 %"),
+    }
+    for each, wanted in words.items():
+        for word in wanted:
+            assert any(word in sentence for sentence in said) == (each == side), word
+
+
+def test_a_gap_of_nothing_has_no_causes_and_none_without_its_figure() -> None:
+    moved = 6 * WEIGHTS + KV * (134 + 61 + 5)
+    assert explained(_gap(measured_mbu=moved / 1e6, preemptions=3)) == ["The GPUs moved 1.00 times the modelled bytes."]
+    said = " ".join(explained(_gap(measured_mbu=0.5)))
+    assert not any(word in said for word in ("preempt", "clock", "dcgm", "The GPUs differ", "cached"))
+
+
+def test_without_a_measured_figure_it_is_what_the_model_leaves_out() -> None:
+    said = explained(_gap(preemptions=3, cached_told=False, memory_clock_share=0.8))
+    assert said[0] == "Not in the model:"
+    assert any("3 preemptions" in each for each in said)
+    assert not any("cached" in each or "--dtype" in each or "clock" in each for each in said)
 
 
 def test_every_cause_has_been_seen() -> None:
@@ -529,7 +550,7 @@ def test_every_cause_has_been_seen() -> None:
     spec = Speculation(2.0, 2.5, 0.3)
     gap = Gap(
         arithmetic=Arithmetic(moe), total=run.total, steps=run.steps, speculation=spec, bytes_per_s=1e6,
-        driver_bytes_per_s=1.1e6,
-        measured_mbu=0.3, utilisation=0.5, memory_clock_share=0.9, preemptions=2, generated=100, unknown_prompts=1,
+        driver_bytes_per_s=1.1e6, cached_told=False, levels=(0.1, 0.9), source="dcgm",
+        measured_mbu=0.3, memory_clock_share=0.9, preemptions=2, generated=100, unknown_prompts=1,
     )  # fmt: skip
-    assert all(found(gap) for _, found in CAUSES.items())
+    assert all(each.sentence(gap) for _, each in CAUSES.items())

@@ -21,7 +21,7 @@ from servemark.harness.hardware.known import known_model
 from servemark.harness.hardware.layout import Layout
 from servemark.harness.hardware.limits import throughput_bound, tpot_floor, ttft_floor
 from servemark.harness.hardware.model import Model
-from servemark.harness.hardware.prices import Price
+from servemark.harness.hardware.price import Price
 from servemark.harness.hardware.work import Arithmetic
 from tests import made_models
 from tests.made_models import round_model

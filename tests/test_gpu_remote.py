@@ -211,7 +211,8 @@ def test_an_address_that_cannot_be_read_is_a_sentence_before_the_run(answer: tup
 
 
 def test_where_nobody_is_the_flag_is_named(nobody: str) -> None:
-    with pytest.raises(TargetUnusable, match=r"^--gpu-metrics .* refuses .* --gpu-metrics right\?$"):
+    said = r"^--gpu-metrics .* refuses connections; is `bench gpu-exporter` \(or a .* --gpu-metrics right\?$"
+    with pytest.raises(TargetUnusable, match=said):
         remote_watch([nobody], 0.2, lambda sample: None, NOBODY)
 
 

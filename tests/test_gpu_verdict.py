@@ -43,8 +43,12 @@ def judged(code: str, *gpus: tuple[GpuSample, ...], **facts: Any) -> Check:
 
 
 def test_a_run_without_gpus_passes() -> None:
-    assert check("gpu_throttled").message == "No GPU told why its clocks were held down."
+    assert check("gpu_throttled").message == "No GPU was read."
     assert check("gpu_lost").message == "No GPU was read, so none is known to be lost."
+
+
+def test_sound_gpus_are_said_to_be_so() -> None:
+    assert judged("gpu_throttled", readings()).message == "No GPU reported clocks held down by heat or power."
 
 
 def test_sound_gpus_pass_without_a_warning() -> None:
@@ -62,7 +66,7 @@ def test_heat_and_the_power_supply_warn_early_and_are_invalid_above_a_tenth(name
     window = 60  # readings
     some = judged("gpu_throttled", readings(lambda i: BITS[name] * (i in (20, 21, 22))))
     assert (some.severity, some.value, some.threshold) == ("warning", pytest.approx(3 / window), 0.01)
-    assert some.message.startswith("Heat or the power supply held the clocks of GPU 0 down for 5.0% of the window (")
+    assert some.message.startswith("Heat or the power supply held the clocks of GPU 0 down for 5.0 % of the window (")
     many = judged("gpu_throttled", readings(lambda i: BITS[name] | 1 if i % 4 == 0 else 0))
     assert (many.severity, many.value, many.threshold) == ("invalid", pytest.approx(15 / window, abs=0.01), 0.1)
 
@@ -73,21 +77,22 @@ def test_only_the_window_counts() -> None:
 
 def test_the_worst_gpu_is_named() -> None:
     found = judged("gpu_throttled", readings(), readings(lambda i: BITS["sw_thermal"] * (i == 40), gpu="GPU-b"))
-    assert "GPU 1 down for 1.7%" in found.message
+    assert "GPU 1 down for 1.7 %" in found.message
 
 
 def test_a_gpu_at_its_power_limit_warns_and_says_which_limit() -> None:
     own = judged("gpu_throttled", readings(lambda i: BITS["sw_power_cap"]))
     assert (own.severity, own.value, own.threshold) == ("warning", 1.0, 0.1)
-    assert own.message == "GPU 0 was at its power limit of 700 W for 100.0% of the window (the power limit is reached)."
+    assert own.message == "GPU 0 was at its power limit of 700 W for 100 % of the window (the power limit is reached)."
     lowered = judged("gpu_throttled", readings(lambda i: BITS["sw_power_cap"], gpu="GPU-b"))
-    assert "GPU 1 was at its power limit of 500 W, lowered from 700 W, for 100.0%" in lowered.message
+    assert "GPU 1 was at its power limit of 500 W, lowered from 700 W, for 100 %" in lowered.message
     seldom = judged("gpu_throttled", readings(lambda i: BITS["sw_power_cap"] * (i in (30, 40, 50))))
     assert seldom.severity == "pass"
 
 
 def test_gpus_that_do_not_tell_are_not_judged() -> None:
-    assert judged("gpu_throttled", readings(lambda i: None)).message == "No GPU told why its clocks were held down."
+    silent = judged("gpu_throttled", readings(lambda i: None))
+    assert silent.message == "No GPU that was read tells whether its clocks are held down."
     mixed = judged("gpu_throttled", readings(lambda i: None), readings(lambda i: BITS["hw_thermal"], gpu="GPU-b"))
     assert mixed.severity == "invalid"
 
@@ -117,7 +122,7 @@ def test_gpus_of_two_hosts_are_told_apart() -> None:
     """Each host counts from 0."""
     gpus = [{"gpu": "GPU-a", "index": 0}, {"gpu": "GPU-b", "index": 0}]
     found = judged("gpu_throttled", readings(), readings(lambda i: BITS["hw_thermal"], gpu="GPU-b"), gpus=gpus)
-    assert "GPU GPU-b down for 100.0%" in found.message
+    assert "GPU GPU-b down for 100 %" in found.message
 
 
 def test_facts_of_somebody_elses_shape_break_nothing() -> None:

@@ -161,7 +161,13 @@ def test_without_hardware_one_sentence_says_what_to_give(found: dict[str, Any], 
     assert all(flag in notes(panel) for flag in ("--gpu ", "--model-config", "--gpu-price"))
     assert ("No GPU can be read here." in notes(panel)) == bool(found)
     assert [made(name, found, run) for name in NAMES[1:]] == [None, None, None]
-    assert "Hardware" not in summary_text({**run, "hardware": found})
+    text = " ".join(summary_text({**run, "hardware": found}).split())
+    said = (
+        "Hardware lacks no MBU or MFU: the server does not tell its model (--model-config), the kind of GPU is not "
+        "known (--gpu); `bench show RUN` takes these flags too"
+    )
+    assert (said in text) == bool(found)
+    assert ("Hardware" in text) == bool(found)
 
 
 def test_what_is_not_known_is_said_beside_what_is() -> None:
@@ -310,7 +316,7 @@ def test_costs_say_what_they_are_shared_out_over(run: dict[str, Any]) -> None:
     panel = shown("cost", hardware(), run)
     found = {row[0]: row[1:] for row in tables(panel)[0]}
     assert found["1M output tokens at the SLO"] == ["all cost on the output of requests that met the SLO", "$1.21"]
-    assert found["a request"][1] == "$0.000174"
+    assert found["1,000 requests"][1] == "$0.174"
     assert found["1M input tokens"] == ["by FLOPs: an output token takes those of 1.02 input tokens", "$0.0905"]
     assert notes(panel) == "$2.50 per GPU and hour, 2 of them; price: --gpu-price."
     facts = dict(next(each for each in panel.parts if each.kind == "facts").rows)  # type: ignore[union-attr]
@@ -332,6 +338,66 @@ def test_the_terminal_has_three_lines_of_it(run: dict[str, Any]) -> None:
     assert text.index("\nHardware\n") < text.index("\nServer\n")
     priced = summary_text({**run, "hardware": {"cost": {"usd_per_1m_output": 12.5}}})
     assert "cost                $12.50 per 1M output tokens\n" in priced
+
+
+@pytest.mark.parametrize(
+    ("target", "asked", "silent"),
+    [
+        ({"url": "https://api.example.com"}, {}, True),
+        ({"url": "https://api.example.com"}, {"gpus": 2}, False),
+        ({"url": "http://10.0.0.7:8000"}, {}, False),
+        ({"url": "http://127.0.0.1:8000", "simulated": True}, {}, True),
+    ],
+)
+def test_what_is_missing_is_said_where_somebody_may_want_it(
+    run: dict[str, Any], target: dict[str, Any], asked: dict[str, Any], silent: bool
+) -> None:
+    found = nothing_known()
+    found["deployment"]["asked"] = asked
+    labels = dict(words.lines({**run, "target": target, "hardware": found}))
+    assert ("lacks" not in labels) == silent
+    assert "lacks" not in dict(words.lines({**run, "target": target, "hardware": hardware()}))
+    for one in ({"gpu": "h100-sxm"}, {"model": "llama"}):
+        found["deployment"] |= one
+        assert ("lacks" not in dict(words.lines({"target": target, "hardware": found}))) == (silent or "model" in one)
+
+
+def test_a_server_without_steps_is_said_to_lack_them() -> None:
+    said = "No modelled MBU: the server does not count its steps, and its answers did not come in pieces"
+    found = hardware(lacks=["No GPU was read: nothing here is measured", said])
+    assert dict(words.lines({"hardware": found}))["lacks"] == said
+
+
+def test_a_wrong_name_is_in_the_terminal_and_on_the_page_once() -> None:
+    said = "MBU would be 588 %: the GPU, its number, the model or its format is not as named"
+    found = hardware(doubts=[said], lacks=[said, "No cost: no price is known"])
+    assert dict(words.lines({"hardware": found}))["wrong?"] == said
+    panel = shown("efficiency", found)
+    assert notes(panel).count("would be 588 %") == 1
+    assert next(each for each in panel.parts if isinstance(each, Note)).tone == "warn"
+
+
+def test_a_cost_of_gpus_that_nobody_counted_says_so(run: dict[str, Any]) -> None:
+    deployment = {**hardware()["deployment"], "gpus": 1, "layout_source": "assumed: one GPU for each server"}
+    found = hardware(deployment=deployment, energy=None)
+    cost = dict(words.lines({"hardware": found}))["cost"]
+    assert cost == "$0.842 per 1M output tokens, $1.21 at the SLO, if 1 GPU serves (assumed; say --gpus N)"
+    alone = {**found, "cost": {"usd_per_1m_output": 1.01}}
+    assert words.cost(alone) == "$1.01 per 1M output tokens if 1 GPU serves (assumed; say --gpus N)"
+    assert notes(shown("cost", found, run)).startswith(
+        "$2.50 per GPU and hour, if 1 GPU serves (assumed; say --gpus N)"
+    )
+    assert "say --gpus N" in cards(shown("efficiency", found, run))["Cost of 1M output tokens"].also
+    assert "assumed" not in dict(words.lines({"hardware": hardware()}))["cost"]
+
+
+def test_two_that_bind_alike_are_both_named() -> None:
+    text = "Bandwidth 45.0 %, arithmetic 33.0 % of the time at the published peaks: neither alone."
+    found = hardware(binding={**hardware()["binding"], "tie": {"resource": "compute", "text": text}})
+    assert words.bound_by(found) == (
+        "memory bandwidth and arithmetic bind it: bandwidth 45.0 %, arithmetic 33.0 % of the time at the published "
+        "peaks: neither alone"
+    )
 
 
 def test_the_summary_has_what_is_known_alone() -> None:

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from servemark.harness.figures.frame import Frame, Window
+from servemark.harness.figures.slo import parse_slo
 from servemark.harness.figures.summary import summarize
 from servemark.harness.hardware.deployed import Deployed
 from servemark.harness.hardware.devices import gpu
 from servemark.harness.hardware.known import known_model
 from servemark.harness.hardware.layout import Layout
-from servemark.harness.hardware.prices import Price
+from servemark.harness.hardware.price import Price
+from servemark.harness.hardware.section import HardwareSection
 from servemark.harness.types import GpuSample, Record
 from servemark.results.hardware import hardware_part
 from tests.frames import answer, at, failed, frame
@@ -96,7 +98,7 @@ def test_least_time_counts_weights_that_are_read_beside_a_prompts_arithmetic_onc
     run = virtual_run([(0, 1000, 1)] * 30, step_overhead_us=0.0, max_num_batched_tokens=1000)
     found = next(each for each in part_of(run, made_on())["binding"]["evidence"] if "prompts" in each["figure"])
     assert found["value"] == pytest.approx(1, abs=0.02)
-    assert "61% of the window" in found["text"]
+    assert "needs 60.8 % of the time that it took" in found["text"]
 
 
 def test_decode_reaches_the_share_that_the_engine_was_given() -> None:
@@ -172,14 +174,72 @@ def test_bins_add_up_over_the_run() -> None:
 
 def test_the_wrong_model_is_found_out_and_nothing_is_made_of_it() -> None:
     run = virtual_run(MIX)
-    part = part_of(run, made_on("llama-3.1-70b"))
+    samples = [GpuSample(at(ms), "a", {"dram_active": 0.5}) for ms in range(0, 60_000, 200)]
+    part = part_of(run, made_on("llama-3.1-70b", price=Price(2.0, "--gpu-price")), gpus=samples)
     assert value(part, "mbu") is None
-    assert any("cannot be" in said for said in part["lacks"])
-    assert part["limits"]["tpot"]["ratio"] is None
-    assert part["binding"]["resource"] == "unclear"
-    assert part["suggestions"] == []
-    assert isinstance(part["efficiency"]["per_phase"]["decode"], str)
-    assert all(each["mbu_modelled"] is None for each in part["efficiency"]["over_time"])
+    assert part["doubts"][0].endswith(" %: the GPU, its number, the model or its format is not as named")
+    assert part["doubts"][0] in part["lacks"]
+    modelled = [row for row in part["efficiency"]["rows"] if row["how"] == "modelled"]
+    assert modelled
+    assert all(row["value"] is None for row in modelled)
+    assert value(part, "mbu", "measured") == pytest.approx(0.5)
+    assert part["limits"] is None
+    unread = part_of(run, made_on("llama-3.1-70b"))
+    assert unread["binding"]["resource"] == "unclear"
+    assert unread["suggestions"] == []
+    efficiency = part["efficiency"]
+    assert (efficiency["databricks_mbu"], efficiency["bytes"], efficiency["gap"]) == (None, None, [])
+    assert efficiency["per_phase"] == {}
+    assert all(each["mbu_modelled"] is each["mfu_modelled"] is None for each in efficiency["over_time"])
+    assert any(each["mbu_measured"] for each in efficiency["over_time"])
+    assert part["cost"]["usd_per_1m_output"] > 0
+    assert part["cost"]["usd_per_1m_output_split"] is None
+
+
+def test_a_step_that_is_faster_than_reading_the_weights_shows_a_wrong_model_at_any_load() -> None:
+    """A lonely request now and then: no share of the window is above 1, and yet it cannot be."""
+    run = virtual_run([(4000 * i, 100, 20) for i in range(8)])
+    wrong = part_of(run, made_on("llama-3.1-70b"))
+    assert any(each.startswith("A step takes ") for each in wrong["doubts"])
+    assert [row for row in wrong["efficiency"]["rows"] if row["how"] == "modelled"] == []
+    assert wrong["limits"] is None
+    assert part_of(run, made_on())["doubts"] == []
+
+
+def test_what_the_server_estimates_otherwise_is_said() -> None:
+    """In half the bytes, which a light load leaves possible."""
+    run = virtual_run([(1000 * i, 100, 20) for i in range(8)], dtype="fp8")
+    assert any("as modelled and" in each for each in part_of(run, made_on())["doubts"])
+
+
+@pytest.mark.parametrize(
+    ("served", "config", "doubted"),
+    [
+        ("acme/llama-70b-chat", "c.json", True),
+        ("acme/llama-8b-chat", "c.json", False),
+        ("acme/llama-70b-chat", None, False),  # the model was found by what the server says
+        ("acme/best", "c.json", False),
+        ("acme-70b/llama-8B-4bit", "c.json", False),
+        ("Qwen3-8B-A3B", "c.json", False),
+        ("mixtral-8x7B", "c.json", True),
+    ],
+)
+def test_a_config_of_another_size_than_the_served_name_is_said(served: str, config: str | None, doubted: bool) -> None:
+    section = HardwareSection(config=config)
+    part = hardware_part(
+        frame(answer()), Window(at(0), at(1000)), (), (), {}, made_on(section=section, served=("a", served))
+    )
+    assert any("8.03 billion parameters" in each and served in each for each in part["doubts"]) == doubted
+
+
+def test_the_kv_memory_that_the_server_tells_goes_before_an_estimate() -> None:
+    run = virtual_run([(0, 1000, 200)] * 40, num_gpu_blocks_override=1500)
+    told = part_of(run, made_on(kv_tokens=24_000))["limits"]
+    assert (told["batch"]["largest"], told["batch"]["kv_tokens"], told["batch"]["assumed"]) == (20, 24_000, None)
+    estimated = part_of(run, made_on())["limits"]
+    assert estimated["batch"]["largest"] > 300
+    assert estimated["batch"]["assumed"]
+    assert told["throughput"]["bound_at_largest_batch"] < estimated["throughput"]["bound_at_largest_batch"]
 
 
 # -- the parts
@@ -188,12 +248,14 @@ def test_the_wrong_model_is_found_out_and_nothing_is_made_of_it() -> None:
 def test_cost_and_energy_are_of_all_tokens_and_of_those_at_the_slo() -> None:
     rows = frame(*(answer(i, 100 * i, [100.0 + 10 * k for k in range(11)]) for i in range(100)))
     metrics = {name: {"value": rate} for name, rate in _RATES.items()}
+    metrics["goodput_share"] = {"value": 0.5, "of_successful": 6 / 9, "of_tokens": 0.8}
     window = Window(at(0), at(10_000))
     gpus = [GpuSample(at(ms), "a", {"energy": 0.6 * ms, "dram_active": 0.5}) for ms in range(0, 10_001, 200)]
     deployed = made_on(price=Price(3.6, "--gpu-price"), usd_per_kwh=0.2)
     part = hardware_part(rows, window, (), gpus, {"gpus": [{"gpu": "a"}]}, deployed, metrics)
     assert part["cost"]["usd_per_1m_output"] == pytest.approx(0.001 / 100 * 1e6)
     assert part["cost"]["usd_per_1m_output_at_slo"] == pytest.approx(0.001 / 80 * 1e6)
+    assert part["cost"]["usd_per_good_request"] == pytest.approx(0.001 / 6)
     assert part["energy"]["joules"] == pytest.approx(6000)
     assert part["energy"]["joules_per_output_token"] == pytest.approx(6)
     assert part["energy"]["joules_per_output_token_at_slo"] == pytest.approx(7.5)
@@ -203,7 +265,29 @@ def test_cost_and_energy_are_of_all_tokens_and_of_those_at_the_slo() -> None:
     assert part["telemetry"]["gpus"][0]["energy_j"] == pytest.approx(6000)
 
 
-_RATES = {"output_tps": 100.0, "input_tps": 900.0, "rps": 9.0, "goodput_tps": 80.0, "goodput": 7.0}
+_RATES = {"output_tps": 100.0, "input_tps": 900.0, "rps": 9.0}
+
+
+@pytest.mark.parametrize("window", [Window(at(0), at(1300)), Window(at(700), at(900)), Window(at(0), at(0))])
+@pytest.mark.parametrize(("limit", "share"), [("ttft=1s", 1.0), ("ttft=150ms", 12 / 52)])
+def test_a_run_that_met_the_slo_costs_the_same_at_it_whatever_the_window_cuts(
+    window: Window, limit: str, share: float
+) -> None:
+    """Ten answers of 4 tokens that are late for the tighter limit, then one of 12."""
+    rows = frame(
+        *(answer(i, 100 * i, [200.0, 210, 220, 230]) for i in range(10)),
+        answer(10, 100, [100.0 + 10 * k for k in range(12)]),
+    )
+    metrics = summarize(rows, window, parse_slo(limit), whole=rows.whole_window())
+    gpus = [GpuSample(at(ms), "a", {"energy": 0.6 * ms}) for ms in range(0, 2001, 200)]
+    part = hardware_part(rows, window, (), gpus, {}, made_on(price=Price(3.6, "--gpu-price")), metrics)
+    cost, energy = part["cost"], part["energy"]
+    requests = 1.0 if share == 1 else 1 / 11
+    assert cost["usd_per_1m_output_at_slo"] * share == pytest.approx(cost["usd_per_1m_output"], rel=1e-12)
+    assert cost["usd_per_good_request"] * requests == pytest.approx(cost["usd_per_request"], rel=1e-12)
+    assert energy["joules_per_output_token_at_slo"] * share == pytest.approx(energy["joules_per_output_token"])
+    if share == 1:
+        assert cost["usd_per_1m_output_at_slo"] == cost["usd_per_1m_output"]
 
 
 def test_energy_needs_all_gpus() -> None:

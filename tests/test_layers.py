@@ -14,7 +14,8 @@ FOLDERS = ("harness", "adapters", "workloads", "results", "dashboards")
 # Low to high. A folder stands for those of its modules that are not named; what is in harness/ is named without it.
 TABLE = """
 nouns       types errors clock registry units plaintext plan.draws
-pure        figures/ hardware/ efficiency/ gpu.fields gpu.reasons load.pacer load.sse plan.arrivals plan.bad_rows plan.cache_rate plan.cache_salt plan.calls plan.classes
+pure        efficiency/ figures/ hardware/ gpu.fields gpu.reasons load.pacer load.sse plan.arrivals plan.bad_rows
+            plan.cache_rate plan.cache_salt plan.calls plan.classes
             plan.data_files plan.lengths plan.lognormal plan.overrides plan.places plan.schema_defs plan.sections
             plan.sentences plan.shared plan.sources plan.spec plan.strict plan.times plan.vocabulary plan.yaml_lines
             server.address server.discovery server.metric_names server.prometheus server.samples
@@ -22,8 +23,8 @@ dialects    adapters/ workloads/
 machinery   gpu/ interrupts launch/ load/ matrix/ plan/ search/ server/ verdict/
 results     results/
 pages       dashboards/
-roots       asking cache cli drive estimating listing load.worker machines matrix.from_flags matrix.refusals matrix.sweep measure
-            options preflight prepare search.hunt search.opening
+roots       asking cache cli drive estimating help_sections like_runs listing load.worker machines matrix.forewarned
+            matrix.from_flags matrix.refusals matrix.sweep measure options preflight prepare search.hunt search.opening
 """
 
 

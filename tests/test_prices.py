@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from servemark.harness.errors import BadInput
 from servemark.harness.hardware.deployed import deployed
-from servemark.harness.hardware.prices import OnPremise, Price, kwh_price, price_for
+from servemark.harness.hardware.price import OnPremise, Price
+from servemark.harness.hardware.prices import kwh_price, price_for
 from servemark.harness.hardware.section import HardwareSection
 from servemark.harness.hardware.told import Told
 

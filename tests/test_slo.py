@@ -65,6 +65,11 @@ def test_several_limits_and_their_text() -> None:
         ("ttft:mean=5ms", "'mean' in 'ttft:mean=5ms' is no percentile"),
         ("error_rate:p99=1%", "has one value a run"),
         ("error_rate=1", "has no unit; write error_rate=1%"),
+        ("error_rate=0.01", "has no unit; write error_rate=1%"),
+        ("error_rate=.005", r"has no unit; write error_rate=0\.5%"),
+        ("fluidity=0.9", "has no unit; write fluidity=90%"),
+        ("fluidity=1", "has no unit; write fluidity=100%"),
+        ("fluidity=90", "has no unit; write fluidity=90%"),
         ("ttft=200ms,ttft=300ms", "ttft is limited twice"),
     ],
 )

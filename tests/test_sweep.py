@@ -209,9 +209,10 @@ def test_a_sweep_goes_through_its_points_and_on_where_it_stopped() -> None:
     cells = index(root)["cells"]
     assert [(cell["state"], cell["settings"]) for cell in cells] == [("valid", {"concurrency": n}) for n in (1, 4, 16)]
     assert Path(root, "sim.start.log").read_text().count("listening") == 1  # one server for all points
-    assert said.out.count("VALID") == 3
-    assert re.search(r"^VALID +4 ", said.out, re.M)
-    assert re.search(r"^  (no )?knee ", said.out, re.M)
+    marks = [line.split()[0] for line in said.out.splitlines() if line.startswith("VALID")]
+    assert marks == ["VALID*"] * 3  # over at once
+    assert re.search(r"^VALID\* +4 ", said.out, re.M)
+    assert re.search(r"^  no knee: .* steady throughput; left out", said.out, re.M)
     assert "~ too few requests to certify this percentile" in said.out  # 80 are none too many for p99
     page = Path(root, "sweep.html").read_text()
     shown = page.partition("<script")[0]
@@ -247,6 +248,17 @@ def test_a_sweep_goes_through_its_points_and_on_where_it_stopped() -> None:
     refused = sweep(*other)
     assert refused.code == 2
     assert "has been measured with another engine, workload or load of this name; give another folder" in refused.err
+
+
+def test_requests_too_few_for_their_clients_are_told_before_and_marked_after() -> None:
+    said = sweep("--over", "concurrency=1,8", *FAST, "--requests", "20", *SHORT)
+    assert said.code == 0, said.err
+    warned, _, rest = said.err.partition("launching sim")
+    assert "20 requests are fewer than 5 for each client at concurrency 8:" in " ".join(warned.split())
+    assert rest
+    of_eight = index("runs/sim_chat_concurrency")["cells"][1]
+    assert [each.partition(":")[0] for each in of_eight["unsteady"]] == ["short_run", "sample_size"]
+    assert "output_tps" in of_eight["uncertain"]
 
 
 def test_no_point_meets_the_prompts_of_another_though_their_seed_is_fixed(server: str) -> None:

@@ -108,6 +108,15 @@ def test_slo_lines(run: dict[str, Any]) -> None:
     assert "Service level" not in summary_text({**run, "slo": {}, "metrics": {}})
 
 
+def test_goodput_above_throughput_is_explained(run: dict[str, Any]) -> None:
+    """They are of the same requests by another time, so either may be the larger."""
+    rates = {"goodput": 2.0, "rps": 1.9, "goodput_tps": 80.0, "output_tps": 90.0}
+    metrics = {**run["metrics"], **{name: {"value": rate} for name, rate in rates.items()}}
+    said = "goodput counts requests that were due in the steady window, throughput what came in it"
+    assert said in summary_text({**run, "metrics": metrics})
+    assert said not in summary_text({**run, "metrics": metrics | {"goodput": {"value": 1.8}}})
+
+
 def test_server_figures(run: dict[str, Any]) -> None:
     text = summary_text(run)
     assert row(text, "preemptions") == ["preemptions", "2"]

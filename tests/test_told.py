@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from servemark.harness.hardware.deployed import deployed
+from servemark.harness.hardware.section import HardwareSection
 from servemark.harness.hardware.told import LAUNCH, SERVER, Told, told
 
 
@@ -42,6 +44,22 @@ def test_a_wider_one_does() -> None:
 @pytest.mark.parametrize("value", ["", "x", "-1", "0", "9" * 40, True, None, [], {}, "²"])
 def test_what_is_no_number_of_ranks_is_not_told(value: object) -> None:
     assert told({"tensor_parallel_size": value}, (), "m").tensor is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "tokens"),
+    [
+        ({"kv_cache_size_tokens": "24000"}, 24_000),
+        ({"max_total_num_tokens": 190_000}, 190_000),
+        ({"max_total_num_tokens": 0}, None),
+        ({"max_total_num_tokens": "many"}, None),
+        ({}, None),
+    ],
+)
+def test_a_server_tells_what_its_kv_memory_holds(settings: dict[str, object], tokens: int | None) -> None:
+    found = told(settings, (), "m")
+    assert found.kv_tokens == tokens
+    assert deployed(HardwareSection(), found).kv_tokens == tokens
 
 
 def test_a_switch_takes_no_word_after_it() -> None:

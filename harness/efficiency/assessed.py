@@ -70,6 +70,11 @@ class Assessed:
                 return min(1.0, cached / of)
         return None
 
+    @property
+    def cached_told(self) -> bool:
+        """Somebody says how many tokens of the prompts were cached: the answers, or the server's counters."""
+        return self.cached_share is not None or bool((self.frame["cached_tokens"] >= 0).any())
+
     @cached_property
     def seen(self) -> Seen:
         return seen(self.frame, self.cached_share)
@@ -152,6 +157,10 @@ class Assessed:
     def rate(self, metric: str) -> float | None:
         """Per second of the window."""
         return self.value(f"{metric}_run" if self.whole_run else metric)
+
+    def without_model(self) -> Assessed:
+        """With nothing in it that is modelled."""
+        return replace(self, deployment=replace(self.deployment, model=None, model_lacks=None))
 
     def check(self, code: str) -> str | None:
         return next((each.get("severity") for each in self.checks if each.get("code") == code), None)

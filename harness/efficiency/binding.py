@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from servemark.harness.efficiency.facts import Facts
 from servemark.harness.efficiency.thresholds import THRESHOLDS, Thresholds
+from servemark.harness.figures.percent import share as percent
 from servemark.harness.registry import Registry
 
 Resource = Literal["client", "compute", "capacity", "bandwidth", "queueing"]
@@ -51,17 +52,27 @@ def evidence(name: str, resource: Resource) -> Callable[[Callable[[Facts, Thresh
 
 
 @dataclass(frozen=True, slots=True)
+class Tie:
+    """What binds nearly as much as the one that was named; `text` has both figures."""
+
+    resource: Resource
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Binding:
     """`resource` is "unclear" where no figure speaks; `others` have evidence too."""
 
     resource: Resource | Literal["unclear"]
     evidence: tuple[Evidence, ...]
     others: tuple[tuple[Resource, tuple[Evidence, ...]], ...]
+    tie: Tie | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
             "resource": self.resource,
             "evidence": [asdict(each) for each in self.evidence],
+            "tie": None if self.tie is None else asdict(self.tie),
             "others": [{"resource": name, "evidence": [asdict(each) for each in own]} for name, own in self.others],
         }
 
@@ -78,7 +89,23 @@ def binding(facts: Facts, thresholds: Thresholds = THRESHOLDS) -> Binding:
     if not present:
         return Binding("unclear", (), ())
     (first, own), *others = present
-    return Binding(first, own, tuple(others))
+    return Binding(first, own, tuple(others), _tie(first, facts, thresholds))
+
+
+def _tie(first: Resource, facts: Facts, thresholds: Thresholds) -> Tie | None:
+    """Bytes and arithmetic that take about as long at their peaks, and together much of the time."""
+    pair: dict[Resource, Resource] = {"bandwidth": "compute", "compute": "bandwidth"}
+    if first not in pair or facts.busy is None or facts.prefill_share is None or facts.busy < thresholds.busy:
+        return None
+    computing = facts.busy * facts.prefill_share
+    moving = facts.busy - computing
+    if min(moving, computing) < thresholds.tie * max(moving, computing):
+        return None
+    text = (
+        f"Bandwidth {percent(moving)}, arithmetic {percent(computing)} of the time at the published peaks: "
+        "neither alone."
+    )
+    return Tie(pair[first], text)
 
 
 def _ordered(found: Iterable[Resource]) -> list[Resource]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from servemark.harness.efficiency.binding import Evidence, evidence
 from servemark.harness.efficiency.facts import Facts
 from servemark.harness.efficiency.thresholds import Thresholds
+from servemark.harness.figures.percent import share as percent
 
 CLIENT_CHECKS = ("client_lag", "client_cpu", "late_jobs", "loop_stalls")
 """Codes of the verdict that find fault with the load generator."""
@@ -54,7 +55,7 @@ def mfu(facts: Facts, limits: Thresholds) -> Evidence | None:
     """MFU is high: large matrix products reach 50 to 80 % of the peak, depending on the device."""
     if facts.mfu is None or facts.mfu < limits.mfu:
         return None
-    return Evidence("MFU", facts.mfu, limits.mfu, f"MFU is {facts.mfu:.0%} over the whole window.")
+    return Evidence("MFU", facts.mfu, limits.mfu, f"MFU is {percent(facts.mfu)} over the whole window.")
 
 
 @evidence("prefill", "compute")
@@ -64,10 +65,7 @@ def prefill(facts: Facts, limits: Thresholds) -> Evidence | None:
         return None
     if facts.prefill_share < limits.prefill_share:
         return None
-    text = (
-        f"At the peaks the work would take {facts.busy:.0%} of the window, and the arithmetic of prompts is "
-        f"{facts.prefill_share:.0%} of that."
-    )
+    text = _at_the_peaks(facts.busy, facts.prefill_share, "the arithmetic of prompts")
     return Evidence("share of prompts in the floors", facts.prefill_share, limits.prefill_share, text)
 
 
@@ -76,7 +74,9 @@ def kv_full(facts: Facts, limits: Thresholds) -> Evidence | None:
     """The KV memory is all but full while requests wait."""
     if facts.kv_usage is None or facts.kv_usage < limits.kv_usage or not facts.waiting:
         return None
-    text = f"KV memory was {facts.kv_usage:.0%} full at its peak, and {facts.waiting:.3g} requests waited on average."
+    text = (
+        f"KV memory was {percent(facts.kv_usage)} full at its peak, and {facts.waiting:.3g} requests waited on average."
+    )
     return Evidence("KV usage", facts.kv_usage, limits.kv_usage, text)
 
 
@@ -109,7 +109,9 @@ def mbu(facts: Facts, limits: Thresholds) -> Evidence | None:
     """MBU is high; good engines reach 60 to 85 % in decode."""
     if facts.mbu is None or facts.mbu < limits.mbu:
         return None
-    return Evidence("MBU", facts.mbu, limits.mbu, f"MBU ({facts.mbu_how}) is {facts.mbu:.0%} over the whole window.")
+    return Evidence(
+        "MBU", facts.mbu, limits.mbu, f"MBU ({facts.mbu_how}) is {percent(facts.mbu)} over the whole window."
+    )
 
 
 @evidence("decode", "bandwidth")
@@ -131,10 +133,7 @@ def moving(facts: Facts, limits: Thresholds) -> Evidence | None:
     share = 1 - facts.prefill_share
     if share <= 1 - limits.prefill_share:
         return None
-    text = (
-        f"At the peaks the work would take {facts.busy:.0%} of the window, and moving weights and KV cache is "
-        f"{share:.0%} of that."
-    )
+    text = _at_the_peaks(facts.busy, share, "moving bytes")
     return Evidence("share of bytes in the floors", share, 1 - limits.prefill_share, text)
 
 
@@ -143,7 +142,9 @@ def waiting(facts: Facts, limits: Thresholds) -> Evidence | None:
     """Requests wait most of the time."""
     if facts.waiting is None or facts.waiting_share is None or not queued(facts, limits):
         return None
-    text = f"{facts.waiting:.3g} requests waited on average, and some did for {facts.waiting_share:.0%} of the time."
+    text = (
+        f"{facts.waiting:.3g} requests waited on average, and some did for {percent(facts.waiting_share)} of the time."
+    )
     return Evidence("requests waiting", facts.waiting, limits.waiting, text)
 
 
@@ -156,6 +157,13 @@ def late_start(facts: Facts, limits: Thresholds) -> Evidence | None:
         return None
     text = f"TTFT is {facts.ttft_ratio:.2g} times its floor and TPOT only {facts.tpot_ratio:.2g} times."
     return Evidence("TTFT / floor", facts.ttft_ratio, limits.ttft_ratio, text)
+
+
+def _at_the_peaks(busy: float, share: float, what: str) -> str:
+    return (
+        f"At the published peaks the same work needs {percent(busy)} of the time that it took; {percent(share)} of "
+        f"that is {what}."
+    )
 
 
 def queued(facts: Facts, limits: Thresholds) -> bool:
@@ -183,4 +191,4 @@ def _at_ease(facts: Facts, limits: Thresholds) -> bool:
 
 def _peaks(facts: Facts) -> str:
     named = (("MBU", facts.mbu), ("MFU", facts.mfu))
-    return " and ".join(f"{name} is {value:.0%}" for name, value in named if value is not None)
+    return " and ".join(f"{name} is {percent(value)}" for name, value in named if value is not None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ def facts_of(run: Assessed, rows: list[Share], limits: Mapping[str, Any] | None)
     reached = limits or {}
     if misnamed(rows, reached):  # what rests on the names says nothing
         rows, reached = [row for row in rows if row.how == "measured"], {}
-        run = replace(run, deployment=replace(run.deployment, model=None))
+        run = run.without_model()
     mbu, how = best(rows, "mbu")
     mfu, _ = best(rows, "mfu")
     tpot, ttft, batch = (reached.get(name) or {} for name in ("tpot", "ttft", "batch"))

@@ -6,6 +6,7 @@ from servemark.harness.efficiency.evidence import CLIENT_CHECKS, queued
 from servemark.harness.efficiency.facts import Facts
 from servemark.harness.efficiency.suggestions import Trigger, idea
 from servemark.harness.efficiency.thresholds import Thresholds
+from servemark.harness.figures.percent import share as percent
 
 
 @idea("client_first", "Zhang et al., Treadmill: Attributing the Source of Tail Latency, ISCA 2016")
@@ -40,7 +41,7 @@ def larger_batch(facts: Facts, binds: str, limits: Thresholds) -> Trigger | None
         return None
     text = (
         f"Run more requests at once: {facts.running:.3g} ran, memory holds {facts.largest_batch:.0f}, and "
-        f"{facts.weights_share:.0%} of the bytes are weights, which a larger batch shares."
+        f"{percent(facts.weights_share)} of the bytes are weights, which a larger batch shares."
     )
     return Trigger("running / largest batch", share, text)
 
@@ -53,7 +54,7 @@ def max_num_seqs(facts: Facts, binds: str, limits: Thresholds) -> Trigger | None
         return None
     text = (
         f"Let the engine run more at once (max-num-seqs, max-num-batched-tokens): {facts.waiting:.3g} requests waited "
-        f"while KV memory was at most {facts.kv_usage:.0%} full."
+        f"while KV memory was at most {percent(facts.kv_usage)} full."
     )
     return Trigger("KV usage", facts.kv_usage, text)
 
@@ -64,7 +65,7 @@ def kv_memory(facts: Facts, binds: str, limits: Thresholds) -> Trigger | None:
         return None
     text = (
         f"Give the KV cache more memory (gpu-memory-utilization, shorter max-model-len, more GPUs for each server): it "
-        f"was {facts.kv_usage:.0%} full."
+        f"was {percent(facts.kv_usage)} full."
     )
     return Trigger("KV usage", facts.kv_usage, text)
 
@@ -74,12 +75,12 @@ def quantise_weights(facts: Facts, binds: str, limits: Thresholds) -> Trigger | 
     if facts.weight_bits is None or facts.weight_bits < 15:
         return None
     if binds == "capacity" and facts.memory_share is not None and facts.memory_share >= limits.weights_share:
-        text = f"Quantise the weights: they take {facts.memory_share:.0%} of each GPU's memory at {facts.weights}."
+        text = f"Quantise the weights: they take {percent(facts.memory_share)} of each GPU's memory at {facts.weights}."
         return Trigger("weights / memory", facts.memory_share, text)
     if not _bandwidth(facts, binds) or facts.weights_share is None or facts.weights_share < limits.weights_share:
         return None
     share = facts.weights_share
-    text = f"Quantise the weights to 8 or 4 bit: reading them at {facts.weights} is {share:.0%} of the bytes."
+    text = f"Quantise the weights to 8 or 4 bit: reading them at {facts.weights} is {percent(share)} of the bytes."
     return Trigger("weights / bytes", facts.weights_share, text)
 
 
@@ -88,7 +89,8 @@ def quantise_compute(facts: Facts, binds: str, limits: Thresholds) -> Trigger | 
     if binds != "compute" or facts.narrower is None or facts.mfu is None:
         return None
     text = (
-        f"Compute in {facts.narrower}, which this GPU multiplies faster than {facts.compute}: MFU is {facts.mfu:.0%}."
+        f"Compute in {facts.narrower}, which this GPU multiplies faster than {facts.compute}: MFU is "
+        f"{percent(facts.mfu)}."
     )
     return Trigger("MFU", facts.mfu, text)
 
@@ -99,12 +101,13 @@ def quantise_kv(facts: Facts, binds: str, limits: Thresholds) -> Trigger | None:
         return None
     if binds == "capacity" and facts.kv_usage is not None:
         text = (
-            f"Keep the KV cache in 8 bit, which makes room for twice as many tokens: it was {facts.kv_usage:.0%} full."
+            "Keep the KV cache in 8 bit, which makes room for twice as many tokens: it was "
+            f"{percent(facts.kv_usage)} full."
         )
         return Trigger("KV usage", facts.kv_usage, text)
     if not _bandwidth(facts, binds) or facts.kv_share is None or facts.kv_share < limits.kv_share:
         return None
-    text = f"Keep the KV cache in 8 bit: reading it is {facts.kv_share:.0%} of the bytes."
+    text = f"Keep the KV cache in 8 bit: reading it is {percent(facts.kv_share)} of the bytes."
     return Trigger("KV read / bytes", facts.kv_share, text)
 
 
@@ -115,13 +118,13 @@ def prefix_caching(facts: Facts, binds: str, limits: Thresholds) -> Trigger | No
         return None
     if facts.followed_up > 0:
         text = (
-            f"Turn on prefix caching, or route the turns of a conversation to one server: {facts.followed_up:.0%} of "
-            f"the requests go on with one, and only {cached:.0%} of the prompt tokens were cached."
+            f"Turn on prefix caching, or route the turns of a conversation to one server: {percent(facts.followed_up)} "
+            f"of the requests go on with one, and only {percent(cached)} of the prompt tokens were cached."
         )
         return Trigger("cached prompt tokens", cached, text)
     text = (
-        f"If prompts share their beginnings, put what they share first and cache it: {share:.0%} of the least "
-        f"time are prompts, and {cached:.0%} of their tokens were cached."
+        f"If prompts share their beginnings, put what they share first and cache it: {percent(share)} of the least "
+        f"time are prompts, and {percent(cached)} of their tokens were cached."
     )
     return Trigger("share of prompts in the floors", share, text)
 
@@ -143,7 +146,7 @@ def speculate_less(facts: Facts, binds: str, limits: Thresholds) -> Trigger | No
     if facts.batch is None or facts.batch <= limits.low_batch:
         return None
     text = (
-        f"Draft fewer tokens, or none at this load: {facts.accepted:.0%} of them were accepted, and a step holds "
+        f"Draft fewer tokens, or none at this load: {percent(facts.accepted)} of them were accepted, and a step holds "
         f"{facts.batch:.3g} requests that the rest of the arithmetic is taken from."
     )
     return Trigger("accepted / drafted", facts.accepted, text)
@@ -192,8 +195,9 @@ def disaggregate(facts: Facts, binds: str, limits: Thresholds) -> Trigger | None
     if facts.prefill_share < limits.prompts_share or facts.busy is None or facts.busy < limits.busy:
         return None
     text = (
-        f"Compute prompts on GPUs of their own (prefill/decode disaggregation): they take {facts.prefill_share:.0%} of "
-        f"the work's least time, and the p99 gap between chunks is {ratio:.3g} times the median."
+        "Compute prompts on GPUs of their own (prefill/decode disaggregation): they take "
+        f"{percent(facts.prefill_share)} of the work's least time, and the p99 gap between chunks is {ratio:.3g} times "
+        "the median."
     )
     return Trigger("share of prompts in the floors", facts.prefill_share, text)
 
@@ -202,7 +206,7 @@ def disaggregate(facts: Facts, binds: str, limits: Thresholds) -> Trigger | None
 def cooling(facts: Facts, binds: str, limits: Thresholds) -> Trigger | None:
     if facts.throttled_share is None or facts.throttled_share < limits.throttled:
         return None
-    text = f"See to power and cooling: the clocks were held down for {facts.throttled_share:.0%} of the time."
+    text = f"See to power and cooling: the clocks were held down for {percent(facts.throttled_share)} of the time."
     return Trigger("throttled", facts.throttled_share, text)
 
 

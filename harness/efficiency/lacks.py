@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from servemark.harness.efficiency.assessed import Assessed
+from servemark.harness.efficiency.doubts import doubts
 from servemark.harness.efficiency.shares import Share, databricks
 from servemark.harness.efficiency.timeline import possible
-from servemark.harness.errors import BadInput
-from servemark.harness.hardware.devices import recognise
-from servemark.harness.plaintext import one_line
-
-GB = 1e9
+from servemark.harness.figures.percent import share as percent
 
 
 def lacks(run: Assessed, rows: Sequence[Share], reached: Mapping[str, Any] | None) -> Iterator[str]:
@@ -31,43 +27,16 @@ def lacks(run: Assessed, rows: Sequence[Share], reached: Mapping[str, Any] | Non
         yield f"No modelled MBU: the server {why}, and its answers did not come in pieces"
     if run.seen.unknown_prompts:
         yield f"{run.seen.unknown_prompts} requests whose prompt's length is not known are not modelled"
-    yield from (row.note for row in rows if row.value is None)
     form = databricks(run)
     if form is not None and possible(form) is None:
-        yield f"No MBU in Databricks' form, which takes each token to read every parameter: it comes out as {form:.0%}"
-    yield from (
-        str(each["note"]) for each in (reached or {}).values() if isinstance(each, Mapping) and each.get("note")
-    )
-    yield from _mistaken(run)
-    yield from _too_large(run)
+        yield (
+            "No MBU in Databricks' form, which takes each token to read every parameter: it comes out as "
+            f"{percent(form)}"
+        )
+    yield from doubts(run, rows, reached)
     yield from _unmeasured(run)
     if deployment.price_lacks is not None:
         yield f"No cost: {deployment.price_lacks}"
-
-
-def _too_large(run: Assessed) -> Iterator[str]:
-    gpu, arithmetic = run.deployment.gpu, run.deployment.arithmetic
-    if gpu is not None and arithmetic is not None and arithmetic.resident_bytes > gpu.memory_gb * GB:
-        yield (
-            f"{arithmetic.resident_bytes / GB:,.1f} GB of weights a GPU do not fit into the {gpu.memory_gb:g} GB of "
-            f"{gpu.name}: the GPU, how many there are, the model or its format is not as it was named"
-        )
-
-
-def _mistaken(run: Assessed) -> Iterator[str]:
-    """The GPU that was named is not the one that was read."""
-    named = run.deployment.gpu
-    for each in run.facts.get("gpus") or ():
-        if named is None or not isinstance(each, Mapping):
-            continue
-        name, size = str(each.get("name") or ""), each.get("memory_bytes")
-        files = tuple(map(Path, run.deployment.section.gpu_file))
-        try:
-            read = recognise(name, size if isinstance(size, int) else None, files)
-        except BadInput:  # a file that was there when the run began has changed; the run goes before it
-            return
-        if read is not None and read.name != named.name:
-            yield f"The GPU that was named is {named.name}, the one that was read is {read.name} ({one_line(name, 60)})"
 
 
 def _unmeasured(run: Assessed) -> Iterator[str]:

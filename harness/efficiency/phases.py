@@ -16,6 +16,7 @@ from servemark.harness.efficiency.steps import SEVERAL, chain
 from servemark.harness.efficiency.timeline import possible
 from servemark.harness.figures.chunks import chunk_gaps, token_gaps
 from servemark.harness.figures.frame import MISSING, Floats, Frame, Ints, Window
+from servemark.harness.figures.percent import share as percent
 from servemark.harness.hardware.devices import Gpu
 from servemark.harness.hardware.utilisation import mbu, mfu
 from servemark.harness.hardware.work import SCORES, Work
@@ -54,8 +55,8 @@ def _believable(found: dict[str, Any] | str) -> dict[str, Any] | str:
     if isinstance(found, str) or (possible(found["mbu"]) is not None and possible(found["mfu"]) is not None):
         return found
     return (
-        f"MBU comes out as {found['mbu']:.0%} and MFU as {found['mfu']:.0%}, which cannot be: the GPU, the model or "
-        "its format is not the one that was named."
+        f"MBU comes out as {percent(found['mbu'])} and MFU as {percent(found['mfu'])}, which cannot be: the GPU, "
+        "the model or its format is not the one that was named."
     )
 
 
@@ -137,10 +138,10 @@ def _by_gaps(
         return "Prompts were in flight all the time, and no steps are known: decode cannot be told apart."
     share = float(total.prefill_steps[0]) / steps
     if share > MOST_PREFILL:
-        return f"{share:.0%} of the steps had a prompt in them: hardly any step only decoded."
+        return f"{percent(share)} of the steps had a prompt in them: hardly any step only decoded."
     by_token = modeller.steps is not None and modeller.steps.by_token
     gaps = (token_gaps if by_token else chunk_gaps)(frame.take(frame.ok)).values
-    if not len(gaps) or layout.pipeline > 1:
+    if not len(gaps) or np.median(gaps) <= 0 or layout.pipeline > 1:  # 0 where answers come in heaps
         return "No gaps between the chunks of answers are known that would be those of a step."
     step_s, batch = float(np.median(gaps)) / 1000, load.batch
     tokens = batch * modeller.speculation.tokens_per_step
@@ -166,6 +167,8 @@ def _prefill(frame: Frame, window: Window, modeller: Modeller, gpu: Gpu) -> dict
         return _QUEUES
     rows = prefilled.rows
     seconds = float((frame["first_token_ns"][rows] - frame["sent_ns"][rows]).sum()) / SECOND
+    if seconds <= 0:
+        return "No time passed between sending and the first token."
     steps = zip(prefilled.prompts.tolist(), prefilled.cached.tolist(), strict=True)
     work = sum((modeller.arithmetic.prefill(*each).work for each in steps), Work())
     return _shares(work, seconds, modeller.arithmetic.layout.gpus_per_server, gpu) | {

@@ -20,6 +20,8 @@ _BELOW = (
     "named, or a token here took less than a step (speculative decoding that the server does not tell)."
 )
 
+_ASSUMED = "90 % of the memory, less weights, activations of a step of 8192 tokens, and 1 GB"
+
 _ABOVE = "More output than the hardware allows at this batch: the GPU, the model or its format is not as it was named."
 
 
@@ -32,14 +34,18 @@ def limits(
     metrics: Mapping[str, Mapping[str, Any]],
     running: float | None,
     output_tps: float | None,
+    kv_tokens: int | None = None,
 ) -> dict[str, Any]:
-    """`running` is what the server says of its batch, None: what the records show. Parts without a figure are null."""
+    """`running` is what the server says of its batch, None: what the records show. Parts without a figure are null.
+
+    `kv_tokens` is what the KV memory of a data rank holds, where the server tells.
+    """
     tpot, ttft = (_seconds(metrics, name) for name in ("tpot", "ttft_sent"))
     return {
         "tpot": _tpot(arithmetic, gpu, load, spec, tpot),
         "ttft": _ttft(arithmetic, gpu, load, ttft),
-        "batch": _batch(arithmetic, gpu, load, running),
-        "throughput": _throughput(arithmetic, gpu, load, total, spec, output_tps),
+        "batch": _batch(arithmetic, gpu, load, running, kv_tokens),
+        "throughput": _throughput(arithmetic, gpu, load, total, spec, output_tps, kv_tokens),
         "roofline": _roofline(arithmetic, gpu, total),
     }
 
@@ -77,23 +83,39 @@ def _beside(measured_s: float, floor: Bound, share: float = 1.0) -> dict[str, An
     }
 
 
-def _batch(arithmetic: Arithmetic, gpu: Gpu, load: Load, running: float | None) -> dict[str, Any]:
+def _batch(
+    arithmetic: Arithmetic, gpu: Gpu, load: Load, running: float | None, kv_tokens: int | None
+) -> dict[str, Any]:
     """Requests of the deployment; memory is asked for a whole request, prompt and answer."""
     context = (load.prompt or 0.0) + (load.output or 0.0)
     room = memory(arithmetic, gpu)
-    largest = room.largest_batch(context) * arithmetic.layout.replicas if context else None
+    largest = _largest(arithmetic, gpu, context, kv_tokens) * arithmetic.layout.replicas if context else None
     return {
         "running_mean": load.running if running is None else running,
         "largest": largest,
         "context": context or None,
         "weights_bytes": room.weights,
         "kv_room_bytes": max(0.0, room.kv_room),
-        "assumed": "90 % of the memory, less weights, activations of a step of 8192 tokens, and 1 GB",
+        "kv_tokens": kv_tokens,
+        "assumed": _ASSUMED if kv_tokens is None else None,
     }
 
 
+def _largest(arithmetic: Arithmetic, gpu: Gpu, context: float, kv_tokens: int | None) -> int:
+    """Requests of one server: by the KV memory that it says it has, else by what the GPU's memory leaves."""
+    if kv_tokens is None:
+        return memory(arithmetic, gpu).largest_batch(context)
+    return int(kv_tokens // context) * arithmetic.layout.data
+
+
 def _throughput(
-    arithmetic: Arithmetic, gpu: Gpu, load: Load, total: Modelled, spec: Speculation, measured: float | None
+    arithmetic: Arithmetic,
+    gpu: Gpu,
+    load: Load,
+    total: Modelled,
+    spec: Speculation,
+    measured: float | None,
+    kv_tokens: int | None,
 ) -> dict[str, Any] | None:
     """Output tokens/s of the deployment, at the batch that ran and at the largest that memory holds."""
     batch = load.batch if load.sharing is None else load.sharing
@@ -101,10 +123,12 @@ def _throughput(
         return None
     shape = (load.prompt, load.output, load.cached or 0.0)
     bound = throughput_bound(arithmetic, gpu, batch, *shape) * spec.tokens_per_step
+    if bound <= 0:
+        return None
     if arithmetic.expert_bytes and (share := _reached(arithmetic, gpu, total)):
         # Small steps read so few experts that uneven ones are done sooner than as many of the mean batch.
         bound = max(bound, measured / share)
-    largest = memory(arithmetic, gpu).largest_batch(load.prompt + load.output)
+    largest = _largest(arithmetic, gpu, load.prompt + load.output, kv_tokens)
     highest = throughput_bound(arithmetic, gpu, largest, *shape) * spec.tokens_per_step if largest >= 1 else None
     ratio = possible(measured / bound)
     return {

@@ -9,8 +9,10 @@ from typing import Any, Literal
 from servemark.harness.efficiency.assessed import Assessed
 from servemark.harness.efficiency.thresholds import THRESHOLDS
 from servemark.harness.efficiency.timeline import possible
+from servemark.harness.figures.percent import share as percent
 from servemark.harness.hardware.utilisation import databricks_mbu, mbu, mfu
 
+HOWS = {"measured": "as measured", "server": "by the server"}
 What = Literal["mbu", "mfu", "hfu"]
 How = Literal["modelled", "measured", "server"]
 
@@ -93,13 +95,11 @@ def _believable(share: Share) -> Share:
 
 def impossible(share: Share) -> str:
     """What is wrong, where a share cannot be one."""
-    named = f"{share.what.upper()} ({share.how}) comes out as {share.value:.0%}, which cannot be"
+    how = "" if share.how == "modelled" else f" ({HOWS[share.how]})"
+    would = f"{share.what.upper()}{how} would be {percent(share.value)}"
     if share.value is not None and share.value <= THRESHOLDS.possible:
-        return f"{named}: a counter fell in the window"
-    return (
-        f"{named}: the GPU, how many there are, the model or the format of its weights is not the one that was named, "
-        "or the steps are counted wrongly"
-    )
+        return f"{would}: a counter fell in the window"
+    return f"{would}: the GPU, its number, the model or its format is not as named"
 
 
 def databricks(run: Assessed) -> float | None:

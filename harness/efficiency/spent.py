@@ -19,8 +19,8 @@ def cost_of(run: Assessed) -> dict[str, Any] | None:
         output_tps=run.rate("output_tps"),
         input_tps=run.rate("input_tps"),
         rps=run.rate("rps"),
-        goodput_tps=_good(run, "goodput_tps", "output_tps"),
-        good_rps=_good(run, "goodput", "rps"),
+        goodput_tps=_good(run, "output_tps", "of_tokens"),
+        good_rps=_good(run, "rps", "of_successful"),
         split=_split(run),
     ).to_json()
 
@@ -32,19 +32,19 @@ def energy_of(run: Assessed) -> dict[str, Any] | None:
         return None
     seconds, source = run.window.seconds, "; ".join(sorted({each.energy_source or "" for each in run.serving}))
     output, prompts = (run.rate(name) for name in ("output_tps", "input_tps"))
-    good = _good(run, "goodput_tps", "output_tps")
     every = None if output is None or prompts is None else (output + prompts) * seconds
     spent = energy(
         sum(joules), seconds, None if output is None else output * seconds, every, source, run.deployment.usd_per_kwh
     )
+    good = _good(run, "output_tps", "of_tokens")
     at_slo = sum(joules) / (good * seconds) if good else None
     return spent.to_json() | {"joules_per_output_token_at_slo": at_slo}
 
 
-def _good(run: Assessed, good: str, every: str) -> float | None:
-    """No more than there was: goodput counts whole requests where they are due, the others what came in the window."""
-    rates = [rate for name in (good, every) if (rate := run.rate(name)) is not None]
-    return min(rates) if run.rate(good) is not None else None
+def _good(run: Assessed, rate: str, key: str) -> float | None:
+    """The share of a rate that met the SLO. Goodput itself goes by when requests were due, which is another window."""
+    every, share = run.rate(rate), run.value("goodput_share", key)
+    return None if every is None or share is None else every * share
 
 
 def _split(run: Assessed) -> Split | None:

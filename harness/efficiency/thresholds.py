@@ -15,6 +15,8 @@ class Thresholds:
     mfu: float = 0.4
     prefill_share: float = 0.5
     busy: float = 0.5
+    tie: float = 0.67
+    """Of bytes and arithmetic, time at the peaks of the one that needs less, of the other's: from there both bind."""
     kv_usage: float = 0.95
     preempted_share: float = 0.01
     waiting_share: float = 0.5

@@ -59,6 +59,14 @@ def counted(frame: Frame) -> tuple[npt.NDArray[np.int32], Mask]:
     return tokens.astype(np.int32), known
 
 
+def received(frame: Frame) -> Floats:
+    """Output tokens of each row: as they were counted, else of the chunks that came, one where nobody says how many."""
+    tokens = np.where(frame.chunk_tokens < 0, 1, frame.chunk_tokens)
+    chunks = np.bincount(frame.chunk_rows, tokens, len(frame))
+    found: Floats = np.where(frame["output_tokens"] > 0, frame["output_tokens"], chunks).astype(np.float64)
+    return found
+
+
 def first_chunk_tokens(frame: Frame) -> Floats:
     """Tokens in the first chunk of each row, nan where unknown."""
     tokens, known = counted(frame)

@@ -231,7 +231,13 @@ def goodput_tps(view: View) -> Scalar:
 @metric("goodput_share", "share", "higher", "scalar", origin="run", needs_slo=True)
 def goodput_share(view: View) -> Scalar:
     """Share of the measured requests, failed ones included, that met every limit on requests."""
-    return _ratio(int((view.good & view.frame.measured).sum()), int((view.frame.measured & view.judged).sum()))
+    good, every = view.good & view.frame.measured, view.frame.measured & view.judged
+    ended = int((every & view.frame.ok).sum())
+    notes = {
+        "of_successful": int(good.sum()) / ended if ended else None,
+        "of_tokens": _share_of_tokens(view.frame, good, every),
+    }
+    return _ratio(int(good.sum()), int(every.sum()), notes)
 
 
 @metric("error_rate", "share", "lower", "scalar")
@@ -278,6 +284,15 @@ def _rps(view: View, window: Window) -> Scalar:
 
 def _intended_inside(view: View) -> Mask:
     return view.window.holds(view.frame["intended_ns"]) & view.frame.measured
+
+
+def _share_of_tokens(frame: Frame, some: Mask, every: Mask) -> float | None:
+    """Of the output tokens that came for `every` request, those of `some`."""
+    from servemark.harness.figures.chunks import received
+
+    tokens = received(frame)
+    total = float(tokens[every].sum())
+    return float(tokens[some].sum()) / total if total > 0 else None
 
 
 def _ratio(part: float, whole: float, notes: Mapping[str, Any] | None = None) -> Scalar:

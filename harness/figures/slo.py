@@ -205,6 +205,13 @@ def _value(value: str, text: str, metric: Metric) -> float:
     match = _VALUE.fullmatch(value)
     if match is None or match[2] not in units:
         wrong = "has no unit" if match is not None and not match[2] else f"has no value in {' or '.join(units)}"
-        number = match[1] if match is not None else "50"
+        number = "50" if match is None else _as_percent(match[1], metric) if metric.unit == "share" else match[1]
         raise ValueError(f"{text!r} {wrong}; write {text.split('=')[0]}={number}{example}")
     return float(match[1]) * units[match[2]]
+
+
+def _as_percent(number: str, metric: Metric) -> str:
+    """A share written as a fraction is taken for one: 0.9 is 90 %. All of it is asked of what is good alone."""
+    value = float(number)
+    fraction = value <= 1 if metric.better == "higher" else value < 1
+    return f"{value * 100:g}" if fraction else number

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from servemark.harness.hardware.prices import Price
+from servemark.harness.hardware.price import Price
 
 HOUR_S = 3600
 MILLION = 1e6

@@ -14,7 +14,8 @@ from servemark.harness.hardware.devices import Gpu, gpu, gpus, recognise
 from servemark.harness.hardware.known import find_model
 from servemark.harness.hardware.layout import Layout
 from servemark.harness.hardware.model import Model
-from servemark.harness.hardware.prices import Price, kwh_price, price_for
+from servemark.harness.hardware.price import Price
+from servemark.harness.hardware.prices import kwh_price, price_for
 from servemark.harness.hardware.section import HardwareSection
 from servemark.harness.hardware.told import Told
 from servemark.harness.hardware.work import Arithmetic

@@ -21,7 +21,7 @@ from servemark.harness.hardware.estimate_point import Point, Question, Row, rest
 from servemark.harness.hardware.estimate_search import doubled, largest, misses
 from servemark.harness.hardware.layout import Layout
 from servemark.harness.hardware.limits import Memory, throughput_bound
-from servemark.harness.hardware.prices import Price
+from servemark.harness.hardware.price import Price
 from servemark.harness.hardware.work import Arithmetic
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from servemark.harness.hardware.estimate_point import Point
 from servemark.harness.hardware.layout import Layout
-from servemark.harness.hardware.prices import Price
+from servemark.harness.hardware.price import Price
 
 _EXACT = 1e-9
 """A rate that servers reach to the last digit needs no further one."""

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from servemark.harness.errors import BadInput
 from servemark.harness.hardware.devices import Gpu, gpus, plain
-from servemark.harness.hardware.prices import OnPremise, Price
+from servemark.harness.hardware.price import OnPremise, Price
 from servemark.harness.hardware.toml_file import checked, file_text, read_toml
 from servemark.harness.plan.sentences import Complaint, Where, raise_if
 from servemark.harness.plan.strict import Strict

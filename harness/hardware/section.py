@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from servemark.harness.hardware.prices import DEAREST
+from servemark.harness.hardware.price import DEAREST
 from servemark.harness.plan.strict import Count, PositiveDuration, Strict, one_or_many
 
 Texts = Annotated[

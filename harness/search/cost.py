@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from servemark.harness.hardware.cost import costs
-from servemark.harness.hardware.prices import Price
+from servemark.harness.hardware.price import Price
 
 
 def economics(

@@ -189,8 +189,9 @@ def _price(given: Mapping[str, Any]) -> float | None:
         raise BadInput(f"{flag} is for one GPU; say how many there are with --gpus")
     if usd is None and given.get("gpu") is None:
         raise BadInput("--prices: the file has prices by kinds of GPU; name yours with --gpu")
-    kind = None if usd is not None else gpu(given["gpu"], tuple(map(Path, given.get("gpu_file") or ())))
-    found = price_for(None if kind is None else kind.name, usd, prices and Path(prices))
+    files = tuple(map(Path, given.get("gpu_file") or ()))
+    kind = None if usd is not None else gpu(given["gpu"], files)
+    found = price_for(None if kind is None else kind.name, usd, prices and Path(prices), files)
     if found is None:
         raise BadInput(f"--prices: {prices} has no price of {given['gpu']}; add it, or give --gpu-price")
     return found.usd_per_gpu_hour

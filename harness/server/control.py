@@ -114,6 +114,10 @@ def tls_settings(url: str, cacert: str | None, insecure: bool) -> ssl.SSLContext
         raise BadInput(f"--cacert {cacert}: no readable PEM file of certificates ({error})") from None
 
 
+_LISTENS = {"--gpu-metrics": "`bench gpu-exporter` (or a dcgm-exporter) running there"}
+"""Who is to listen at the address that a flag gives, where it is not the server."""
+
+
 def what_failed(error: Exception, path: str, limit_s: float, flag: str = "--url") -> str:
     """What is said of an address that `flag` gave, and what to do."""
     import httpx
@@ -128,7 +132,8 @@ def what_failed(error: Exception, path: str, limit_s: float, flag: str = "--url"
         if isinstance(cause, socket.gaierror):
             return f"names a host that cannot be resolved; check the host name in {flag}"
         if isinstance(cause, ConnectionRefusedError):
-            return f"refuses connections; is the server running, and is the port in {flag} right?"
+            who = _LISTENS.get(flag, "the server running")
+            return f"refuses connections; is {who}, and is the port in {flag} right?"
     if isinstance(error, httpx.ConnectTimeout):
         return f"accepts no connection within {limit_s:g} s; check the address in {flag} and any firewall between"
     if isinstance(error, httpx.TimeoutException):

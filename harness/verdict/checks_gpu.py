@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from servemark.harness.clock import SECOND
+from servemark.harness.figures.percent import share as percent
 from servemark.harness.gpu.reasons import HARMFUL, mask, reasons
 from servemark.harness.plaintext import one_line
 from servemark.harness.verdict.evidence import Evidence, Finding, graded, invalid, passed, reason, warning
@@ -20,16 +21,21 @@ _POWER = mask("power")
 def gpu_throttled(evidence: Evidence) -> Finding:
     """A GPU's clocks were held down by heat, its power supply or its power limit."""
     slowed, capped, told = _worst(evidence, _SLOWDOWN), _worst(evidence, _POWER), _bits(evidence)
+    if not evidence.gpu:
+        return passed("No GPU was read.")
     if slowed is None or capped is None:
-        return passed("No GPU told why its clocks were held down.")
+        return passed("No GPU that was read tells whether its clocks are held down.")
     limits = evidence.thresholds
+    if slowed[0] == capped[0] == 0:
+        return passed("No GPU reported clocks held down by heat or power.", 0.0, limits.gpu_slowdown_share)
     if slowed[0] > limits.gpu_slowdown_warn_share or capped[0] <= limits.gpu_power_cap_warn_share:
         share, gpu = slowed
-        message = f"Heat or the power supply held the clocks of GPU {gpu} down for {share:.1%} of the window{told}."
+        held = f"down for {percent(share)} of the window{told}"
+        message = f"Heat or the power supply held the clocks of GPU {gpu} {held}."
         remedy = "Look at cooling, power and what else runs in the machine; it will be slower or faster another day."
         return graded(message, remedy, share, limits.gpu_slowdown_warn_share, limits.gpu_slowdown_share)
     share, gpu = capped
-    message = f"GPU {gpu} was at its power limit{_limit(evidence, gpu)} for {share:.1%} of the window{told}."
+    message = f"GPU {gpu} was at its power limit{_limit(evidence, gpu)} for {percent(share)} of the window{told}."
     remedy = "State the power limit with the figures, or raise it: a GPU with more power to spare is faster."
     return warning(message, remedy, share, limits.gpu_power_cap_warn_share)
 
