@@ -52,7 +52,7 @@ def _model(hardware: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _steps(hardware: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     efficiency = part(hardware, "efficiency")
     steps = part(efficiency, "steps")
-    count, batch = number(steps.get("count")), number(efficiency.get("batch"))
+    count, batch = number(steps.get("count")), number(efficiency.get("tokens_per_step"))
     if count is not None:
         about = "about " if steps.get("approximate") is True else ""
         by = text(steps.get("note"), 300) or text(steps.get("source"), 40)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from servemark.dashboards.facts import is_simulated
 from servemark.dashboards.words import NOTHING, figure, share
 from servemark.results.schema import items, number, part, text
 
@@ -22,6 +23,14 @@ GIVE = (
     "Nothing is known of the hardware, so neither MBU and MFU nor a cost are given. Name the GPU with --gpu "
     "(`bench list gpus`), the model's config.json with --model-config, and a price with --gpu-price."
 )
+_NEEDED = (
+    ("model", "the model is not known", "--model-config"),
+    ("gpu", "the kind of GPU is not known", "--gpu"),
+)
+"""What MBU and MFU rest on."""
+_NO_STEPS = "No modelled MBU"
+_SHOWN = 2
+"""Doubts in the terminal; the page has them all."""
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -89,15 +98,16 @@ def over_floor(hardware: Mapping[str, Any], name: str) -> str:
 
 def resource(hardware: Mapping[str, Any]) -> str:
     """`memory bandwidth`; empty where that was not looked for or is not clear."""
-    named = text(part(hardware, "binding").get("resource"), 40)
-    return "" if named == "unclear" else RESOURCES.get(named, named)
+    found = part(hardware, "binding")
+    names = [text(each.get("resource"), 40) for each in (found, part(found, "tie"))]
+    return " and ".join(RESOURCES.get(name, name) for name in names if name and name != "unclear")
 
 
 def bound_by(hardware: Mapping[str, Any]) -> str:
     """`memory bandwidth binds it: the memories move 53 % of what they can`."""
-    named = resource(hardware)
-    why = next(iter(reasons(items(hardware, "binding", "evidence"))), "")
-    return "" if not named else f"{named} binds it" + (f": {_within(why)}" if why else "")
+    named, tie = resource(hardware), part(hardware, "binding", "tie")
+    why = next(iter(reasons([tie] if tie else items(hardware, "binding", "evidence"))), "")
+    return "" if not named else f"{named} bind{'' if tie else 's'} it" + (f": {_within(why)}" if why else "")
 
 
 def _within(said: str) -> str:
@@ -111,14 +121,25 @@ def reasons(evidence: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def cost(hardware: Mapping[str, Any]) -> str:
-    """`$0.842 per 1M output tokens, $1.21 at the SLO`."""
+    """`$0.842 per 1M output tokens, $1.21 at the SLO`, and on how many GPUs where nobody said."""
     found = part(hardware, "cost")
     plain, slo = (number(found.get(name)) for name in ("usd_per_1m_output", "usd_per_1m_output_at_slo"))
     if plain is None and slo is None:
         return ""
     if plain is None:
         return f"{dollars(slo)} per 1M output tokens at the SLO"
-    return f"{dollars(plain)} per 1M output tokens" + ("" if slo is None else f", {dollars(slo)} at the SLO")
+    said = f"{dollars(plain)} per 1M output tokens" + ("" if slo is None else f", {dollars(slo)} at the SLO")
+    on = assumed(hardware)
+    return said + ("" if not on else f" {on}" if slo is None else f", {on}")
+
+
+def assumed(hardware: Mapping[str, Any]) -> str:
+    """`if 1 GPU serves (assumed; say --gpus N)`; empty where somebody told how many there are."""
+    found = part(hardware, "deployment")
+    gpus = number(found.get("gpus"))
+    if gpus is None or not text(found.get("layout_source")).startswith("assumed"):
+        return ""
+    return f"if {gpus:,.0f} GPU{' serves' if gpus == 1 else 's serve'} (assumed; say --gpus N)"
 
 
 def energy(hardware: Mapping[str, Any]) -> str:
@@ -131,19 +152,55 @@ def energy(hardware: Mapping[str, Any]) -> str:
 
 
 def lines(run: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Three at most; none where nothing is known."""
+    """What is known, what of it cannot be, and what is missing; none where there is nothing to say."""
     hardware = part(run, "hardware")
     found = (
         ("use", "; ".join(filter(None, (shares(hardware, "mbu"), shares(hardware, "mfu"), tensor(hardware))))),
         ("limit", "; ".join(filter(None, (over_floor(hardware, "tpot"), bound_by(hardware))))),
         ("cost", "; ".join(filter(None, (cost(hardware), energy(hardware))))),
+        ("wrong?", "; ".join(doubts(hardware)[:_SHOWN])),
+        ("lacks", missing(run)),
     )
     return [(label, said) for label, said in found if said]
 
 
+def missing(run: Mapping[str, Any]) -> str:
+    """Why there is no MBU or MFU and what gives them, where somebody may want them; see `_asks`."""
+    hardware = part(run, "hardware")
+    found = part(hardware, "deployment")
+    why = [
+        f"{_short(text(found.get(f'{what}_lacks'), 120)) or unknown} ({flag})"
+        for what, unknown, flag in _NEEDED
+        if found and not found.get(what)
+    ]
+    if not _asks(run):
+        return ""
+    if not why:
+        return next((said for said in texts(hardware.get("lacks")) if said.startswith(_NO_STEPS)), "")
+    what = "nothing modelled" if rows(hardware) else "no MBU or MFU"
+    return f"{what}: {', '.join(why)}; `bench show RUN` takes these flags too"
+
+
+def _short(why: str) -> str:
+    return why.partition(";")[0].replace(" is on this machine", " here")
+
+
+def _asks(run: Mapping[str, Any]) -> bool:
+    """Not of a simulated server, nor of a hosted one whose hardware nobody spoke of."""
+    url = text(part(run, "target").get("url"))
+    hosted = url.startswith("https:") and not part(run, "hardware", "deployment", "asked")
+    return not is_simulated(run) and not hosted
+
+
+def doubts(hardware: Mapping[str, Any]) -> list[str]:
+    """Signs that something is not what it was named."""
+    return texts(hardware.get("doubts"))
+
+
 def lacks(hardware: Mapping[str, Any]) -> list[str]:
     """Sentences on what is not known."""
-    return [sentence(said) for said in texts(hardware.get("lacks"))]
+    doubted = doubts(hardware)
+    return [sentence(said) for said in texts(hardware.get("lacks")) if said not in doubted]
 
 
 def unread(hardware: Mapping[str, Any]) -> list[str]:
@@ -160,4 +217,4 @@ def texts(found: object, limit: int = 400, most: int = 20) -> list[str]:
 
 def sentence(said: str) -> str:
     """With a capital and a full stop."""
-    return said if not said else said[0].upper() + said[1:] + ("" if said.endswith((".", "!", "?", "…")) else ".")
+    return said if not said else said[0].upper() + said[1:] + ("" if said.endswith((".", "!", "?", "…", ":")) else ".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from servemark.dashboards.hardware import dollars
+from servemark.dashboards.hardware import assumed, dollars
 from servemark.dashboards.panels import PANELS, Cell, Data, Facts, Note, Panel, Part, Table
 from servemark.dashboards.words import figure
 from servemark.results.schema import number, part, text
@@ -17,9 +17,11 @@ _COSTS = (
     ("usd_per_1m_total", "1M tokens, input and output", "every token costs the same"),
     ("usd_per_1m_input_split", "1M input tokens", "split"),
     ("usd_per_1m_output_split", "1M output tokens", "split"),
-    ("usd_per_request", "a request", ""),
-    ("usd_per_good_request", "a request that met the SLO", "all cost on them"),
+    ("usd_per_request", "1,000 requests", "those that succeeded"),
+    ("usd_per_good_request", "1,000 requests that met the SLO", "all cost on them"),
 )
+_EACH = 1000
+"""Requests that are priced together: one alone costs a fraction of a cent."""
 _ENERGY = (
     ("watts", "drawn by all GPUs", "W"),
     ("joules_per_output_token", "per output token", "J"),
@@ -34,15 +36,20 @@ _ENERGY = (
 @PANELS.register("cost")
 def cost(data: Data) -> Panel | None:
     hardware = part(data.run, "hardware")
-    parts = [*_dollars(part(hardware, "cost")), *_joules(part(hardware, "energy"))]
-    about = "At the throughput of the steady window. A cost at the SLO counts only what met it."
+    parts = [*_dollars(hardware), *_joules(part(hardware, "energy"))]
+    about = "At the throughput of the steady window. A cost at the SLO is all of it over the share that met it."
     return Panel("Cost and energy", about, parts) if parts else None
 
 
-def _dollars(found: Mapping[str, Any]) -> Iterator[Part]:
+def _dollars(hardware: Mapping[str, Any]) -> Iterator[Part]:
+    found = part(hardware, "cost")
     split = text(found.get("split"), 200)
     rows = [
-        [Cell(label), Cell(split if basis == "split" else basis, "dim"), Cell(dollars(value))]
+        [
+            Cell(label),
+            Cell(split if basis == "split" else basis, "dim"),
+            Cell(dollars(value * (_EACH if "request" in name else 1))),
+        ]
         for name, label, basis in _COSTS
         if (value := number(found.get(name))) is not None
     ]
@@ -51,7 +58,9 @@ def _dollars(found: Mapping[str, Any]) -> Iterator[Part]:
     yield Table(("cost of", "how it is shared out", ""), rows, numbers_from=2)
     each, gpus = number(found.get("usd_per_gpu_hour")), number(found.get("gpus"))
     if each is not None:
-        count = "" if gpus is None else f", {gpus:,.0f} of them"
+        count = (
+            f", {assumption}" if (assumption := assumed(hardware)) else "" if gpus is None else f", {gpus:,.0f} of them"
+        )
         source = text(found.get("price_source"), 300)
         yield Note(f"{dollars(each)} per GPU and hour{count}" + (f"; price: {source}." if source else "."), "soft")
 

@@ -20,7 +20,10 @@ _CONVENTIONS = {
     "hfu": "the same, and the tokens that were drafted in vain",
 }
 _LABELS = {"mbu": "MBU, per step", "mfu": "MFU", "hfu": "HFU"}
-_DATABRICKS = "(parameters + KV cache) / TPOT, of the peak: each token is a step that reads all of both"
+_DATABRICKS = (
+    "(parameters + KV cache) / TPOT, of the peak: each token is a step that reads all of both, the input "
+    "embedding too, which a step does not read"
+)
 _MEASURED = (
     "Measured is what the GPUs' own counters say. Beside MFU that is the share of time in which the tensor cores "
     "worked, which is no count of FLOPs."
@@ -42,7 +45,15 @@ _MOST = 400
 def efficiency(data: Data) -> Panel:
     hardware = part(data.run, "hardware")
     about = "What the run made of its hardware in the steady window."
-    parts = [*_cards(data.run), *_shares(hardware), *_phases(hardware), *_over_time(data), *_rests_on(hardware)]
+    doubted = [Note(" ".join(map(sentence, said)), "warn")] if (said := words.doubts(hardware)) else []
+    parts = [
+        *doubted,
+        *_cards(data.run),
+        *_shares(hardware),
+        *_phases(hardware),
+        *_over_time(data),
+        *_rests_on(hardware),
+    ]
     if not parts:
         return Panel("Efficiency", about, [Note(" ".join([words.GIVE, *words.unread(hardware)]), "soft")])
     said = [*words.lacks(hardware), *words.unread(hardware)]
@@ -93,7 +104,8 @@ def _dollars_card(hardware: Mapping[str, Any]) -> Card | None:
     if plain is None and slo is None:
         return None
     at_slo = "" if slo is None else f"{dollars(slo)} counting requests that met the SLO"
-    return Card("Cost of 1M output tokens", dollars(plain), "", at_slo, text(found.get("price_source"), 60), "good")
+    also = " · ".join(filter(None, (text(found.get("price_source"), 60), words.assumed(hardware))))
+    return Card("Cost of 1M output tokens", dollars(plain), "", at_slo, also, "good")
 
 
 def _shares(hardware: Mapping[str, Any]) -> Iterator[Part]:

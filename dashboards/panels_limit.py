@@ -53,7 +53,9 @@ def _floors(hardware: Mapping[str, Any]) -> Iterator[Part]:
     running, largest = number(batch.get("running_mean")), number(batch.get("largest"))
     if largest is not None:
         reached = share(running / largest) if running is not None and largest > 0 else ""
-        room = ": ".join(filter(None, ("those whose KV cache the memory holds", text(batch.get("assumed"), _LONG))))
+        tokens = number(batch.get("kv_tokens"))
+        basis = text(batch.get("assumed"), _LONG) if tokens is None else f"{tokens:,.0f} tokens, as the server says"
+        room = ": ".join(filter(None, ("those whose KV cache the memory holds", basis)))
         rows.append(_row("requests running", room, figure(running), f"{largest:,.0f}", reached))
     if rows:
         yield Table(("", "bound by", "measured", "at best", ""), rows, numbers_from=2)

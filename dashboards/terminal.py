@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 WIDTH = 100
+_DUE = "goodput counts requests that were due in the steady window, throughput what came in it"
 
 
 def summary_text(run: Mapping[str, Any], width: int = WIDTH, folder: Path | None = None) -> str:
@@ -211,7 +212,18 @@ def _service_level(run: Mapping[str, Any]) -> RenderableType | None:
         colour = {True: "green", False: "red", None: "dim"}[result.met]
         table.add_row(Text(f"{result.word:6}", style=colour), Text(result.limit, style="bold"), Text(result.said))
     figures = _pairs(pairs)
-    return Group(*([figures] if figures is not None else []), *([table] if results else []))
+    return Group(
+        *([figures] if figures is not None else []),
+        *([Text(_DUE, style="dim")] if _more_than_came(run) else []),
+        *([table] if results else []),
+    )
+
+
+def _more_than_came(run: Mapping[str, Any]) -> bool:
+    """Goodput above the throughput that stands over it."""
+    pairs = (("goodput", "rps"), ("goodput_tps", "output_tps"))
+    values = [[number(part(run, "metrics", name).get("value")) for name in pair] for pair in pairs]
+    return any(good is not None and every is not None and good > every for good, every in values)
 
 
 def _goodputs(run: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-NOTHING = "–"
+from servemark.harness.figures.percent import NOTHING, share
+
+__all__ = ["NOTHING", "share"]
 
 _LABELS = {
     "ttft": "TTFT",
@@ -61,16 +63,6 @@ def milliseconds(value: float | None) -> str:
     if abs(value) >= 10_000:
         return f"{figure(value / 1000)} s"
     return f"{figure(value)} ms"
-
-
-def share(value: float | None) -> str:
-    """0.985 -> "98.5 %"; never 100 % for a part, nor 0 % for something."""
-    if value is None or math.isnan(value):
-        return NOTHING
-    percent = value * 100
-    if 99.95 <= percent < 100 or 0 < percent < 0.05:
-        return f"{percent:.2g} %" if percent < 50 else f"{math.floor(percent * 1000) / 1000:g} %"
-    return f"{percent:.1f} %" if percent not in (0, 100) else f"{percent:.0f} %"
 
 
 def clock_time(seconds: float) -> str:
