@@ -206,6 +206,22 @@ def test_a_step_that_is_faster_than_reading_the_weights_shows_a_wrong_model_at_a
     assert part_of(run, made_on())["doubts"] == []
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_drafts_that_nobody_tells_are_no_wrong_model(apart: bool) -> None:
+    """Steps of 6 ms that give three tokens each, as chunks of their own or as one; to read the weights takes 4.5 ms."""
+    steps = [100.0 + 6 * step for step in range(60)]
+    stamps = [ms + late for ms in steps for late in ((0.0, 0.01, 0.02) if apart else (0.0,))]
+    rows = frame(answer(0, 0, stamps, tokens=[1 if apart else 3] * len(stamps), prompt_tokens=100, output_tokens=180))
+    window = Window(at(0), at(500))
+    part = hardware_part(rows, window, (), (), {}, made_on(), summarize(rows, window, whole=window))
+    assert not any(each.startswith("A step takes") for each in part["doubts"])
+    if apart:
+        assert part["doubts"][0].endswith("is not as named, or chunks are no steps")
+    else:
+        assert part["limits"]["tpot"]["note"] in part["doubts"]
+        assert value(part, "mbu") > 0
+
+
 def test_what_the_server_estimates_otherwise_is_said() -> None:
     """In half the bytes, which a light load leaves possible."""
     run = virtual_run([(1000 * i, 100, 20) for i in range(8)], dtype="fp8")

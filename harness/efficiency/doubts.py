@@ -57,12 +57,17 @@ def believed(run: Assessed, rows: Sequence[Share]) -> Assessed:
 
 
 def _faster_than_weights(run: Assessed) -> Iterator[str]:
-    """A chunk of an answer is of one step at least, and a step reads the weights."""
+    """A chunk is of one step at least, and a step reads the weights.
+
+    Tokens of one step may come as chunks of their own, close together (drafts that nobody tells): then most gaps say
+    nothing, and the longer ones are those of steps.
+    """
     gpu, arithmetic, tpot_ms = run.deployment.gpu, run.deployment.arithmetic, run.value("tpot", "p50")
     if gpu is None or arithmetic is None or not tpot_ms:
         return
     tokens = tokens_of_chunks(run.frame)[0]
-    step_s = tpot_ms / 1000 * max(1.0, float(tokens.mean())) if len(tokens) else 0.0
+    each = max(1.0, float(tokens.mean()), run.speculation.tokens_per_step) if len(tokens) else 1.0
+    step_s = max(tpot_ms * each, run.value("icl", "p90") or 0.0) / 1000
     least_s = tpot_floor(arithmetic, gpu, 1, 1).seconds
     if 0 < step_s * THRESHOLDS.possible < least_s:
         yield (

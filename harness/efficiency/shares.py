@@ -41,7 +41,7 @@ class Share:
 def shares(run: Assessed) -> list[Share]:
     """Those that can be known; the GPU must be, for all that is a share of its peak."""
     found = [*_modelled(run), *_measured(run), *_server(run)]
-    return [_believable(each) for each in found]
+    return [_believable(each, run) for each in found]
 
 
 def _modelled(run: Assessed) -> Iterator[Share]:
@@ -87,10 +87,19 @@ def main_dtype(run: Assessed) -> str | None:
     return max(flops, key=lambda dtype: flops[dtype], default=None)
 
 
-def _believable(share: Share) -> Share:
+def _believable(share: Share, run: Assessed) -> Share:
     if possible(share.value) is not None:
         return share
-    return Share(share.what, share.how, None, share.bytes_or_flops, impossible(share))
+    return Share(share.what, share.how, None, share.bytes_or_flops, impossible(share) + _or_else(share, run))
+
+
+def _or_else(share: Share, run: Assessed) -> str:
+    """What else may be behind a modelled share that cannot be, where it rests on more than names."""
+    if share.how != "modelled":
+        return ""
+    if share.what == "mbu":
+        return ", or chunks are no steps" if run.steps is not None and run.steps.source == "chunks" else ""
+    return "" if run.cached_told else ", or prompts were cached and nobody told"
 
 
 def impossible(share: Share) -> str:
