@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servemark.harness.efficiency.binding import EVIDENCE, binding
+from servemark.harness.efficiency.binding import binding
 from servemark.harness.efficiency.facts import Facts
-from servemark.harness.efficiency.suggestions import IDEAS, Suggestion, suggestions
+from servemark.harness.efficiency.idea import IDEAS
+from servemark.harness.efficiency.pieces import EVIDENCE
+from servemark.harness.efficiency.suggestions import Suggestion, suggestions
 from servemark.harness.efficiency.thresholds import THRESHOLDS, table
 
 LATE = Facts(checks={"client_lag": "invalid"}, mbu=0.8)

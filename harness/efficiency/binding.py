@@ -1,54 +1,21 @@
-"""Which resource binds a run, from pieces of evidence: one decorated function each, with the figure it rests on."""
+"""Which resource binds a run, from the pieces of evidence that were found."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from servemark.harness.efficiency import evidence  # noqa: F401 (its functions register themselves)
 from servemark.harness.efficiency.facts import Facts
+from servemark.harness.efficiency.pieces import EVIDENCE, Evidence, Resource
 from servemark.harness.efficiency.thresholds import THRESHOLDS, Thresholds
 from servemark.harness.figures.percent import share as percent
-from servemark.harness.registry import Registry
-
-Resource = Literal["client", "compute", "capacity", "bandwidth", "queueing"]
 
 ORDER: tuple[Resource, ...] = ("client", "compute", "capacity", "bandwidth", "queueing")
 """Which of several goes first. Where the client holds the load back, nothing of the server binds. Where arithmetic is
 at its limit a larger batch helps nobody; where memory is full, a larger one would use the bandwidth better. A queue is
 the reason only where nothing explains it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """A figure beyond its threshold; `text` is a sentence that holds both."""
-
-    figure: str
-    value: float
-    threshold: float
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """`about` is the function's docstring: what it looks at."""
-
-    resource: Resource
-    about: str
-    judge: Callable[[Facts, Thresholds], Evidence | None]
-
-
-EVIDENCE: Registry[Piece] = Registry("piece of evidence")
-
-
-def evidence(name: str, resource: Resource) -> Callable[[Callable[[Facts, Thresholds], Evidence | None]], Any]:
-    """Registers a function that looks for one figure."""
-
-    def add(judge: Callable[[Facts, Thresholds], Evidence | None]) -> Callable[[Facts, Thresholds], Evidence | None]:
-        EVIDENCE.register(name)(Piece(resource, " ".join((judge.__doc__ or "").split()), judge))
-        return judge
-
-    return add
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +45,6 @@ class Binding:
 
 
 def binding(facts: Facts, thresholds: Thresholds = THRESHOLDS) -> Binding:
-    from servemark.harness.efficiency import evidence as _  # noqa: F401 (its functions register themselves)
-
     found: dict[Resource, list[Evidence]] = {}
     for _name, piece in EVIDENCE.items():
         held = piece.judge(facts, thresholds)

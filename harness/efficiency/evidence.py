@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from servemark.harness.efficiency.binding import Evidence, evidence
 from servemark.harness.efficiency.facts import Facts
+from servemark.harness.efficiency.pieces import Evidence, evidence
 from servemark.harness.efficiency.thresholds import Thresholds
 from servemark.harness.figures.percent import share as percent
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from servemark.harness.efficiency.evidence import CLIENT_CHECKS, queued
 from servemark.harness.efficiency.facts import Facts
-from servemark.harness.efficiency.suggestions import Trigger, idea
+from servemark.harness.efficiency.idea import Trigger, idea
 from servemark.harness.efficiency.thresholds import Thresholds
 from servemark.harness.figures.percent import share as percent
 
