@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from servemark.harness.clock import SECOND
 from servemark.harness.errors import BadInput
 from servemark.harness.figures.slo import from_vllm_goodput
-from servemark.harness.hardware.section import HardwareSection
+from servemark.harness.hardware.section import OFF, HardwareSection
 from servemark.harness.launch.launching import WAIT_S, Launch
 from servemark.harness.launch.words import split
 from servemark.harness.load.balance import BALANCES, DEFAULT
@@ -70,7 +70,9 @@ def hardware_of(given: Mapping[str, Any]) -> HardwareSection:
     price, sample = given.get("gpu_price"), given.get("gpu_sample")
     if price is not None and not 0 < price < math.inf:
         raise BadInput(f"--gpu-price: needs dollars an hour, more than 0, not {price:g}")
-    period_s = None if sample == "off" else _period_s(sample)
+    if sample == OFF and given.get("gpu_metrics"):
+        raise BadInput("--gpu-sample off and --gpu-metrics exclude each other; leave one of them out")
+    period_s = None if sample == OFF else _period_s(sample)
     if period_s is not None and period_s < LEAST_PERIOD_S:
         raise BadInput(f"--gpu-sample: {sample} is too often; give {LEAST_PERIOD_S * 1000:g}ms or more, or off")
     for url in given.get("gpu_metrics") or ():
@@ -80,8 +82,7 @@ def hardware_of(given: Mapping[str, Any]) -> HardwareSection:
         "config": given.get("model_config"),
         "gpu_metrics": given.get("gpu_metrics"),
         "gpu_index": given.get("gpu_index"),
-        "gpu_sample": None if period_s is None else sample,
-        "sample_gpus": sample != "off",
+        "gpu_sample": sample,
     }
     found = {name: value for name, value in found.items() if value is not None}
     try:

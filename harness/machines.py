@@ -12,7 +12,6 @@ from servemark.harness.gpu.merged import merged_watch
 from servemark.harness.gpu.unwatched import Unwatched
 from servemark.harness.gpu.watch import GpuWatch, local_watch
 from servemark.harness.hardware.deployed import Deployed, deployed
-from servemark.harness.hardware.section import DEFAULT_PERIOD_NS
 from servemark.harness.hardware.told import told
 from servemark.harness.prepare import Asked
 from servemark.harness.server.address import is_loopback, parse_url
@@ -32,7 +31,7 @@ def deployment(asked: Asked, target: Target) -> Deployed:
 def gpu_watch(asked: Asked, target: Target, on_sample: OnSample) -> GpuWatch:
     """Of this machine's GPUs where the server is on it, and of the exporters that are named. Raises BadInput."""
     section = asked.hardware
-    period_s = (section.gpu_sample or DEFAULT_PERIOD_NS) / SECOND
+    period_s = section.gpu_sample / SECOND
 
     def here(hand_on: OnSample) -> GpuWatch:
         return local_watch(period_s, section.gpu_index or _visible(target), hand_on)
@@ -57,7 +56,7 @@ def _visible(target: Target) -> tuple[str, ...]:
 
 def _why_not_here(asked: Asked, target: Target) -> str | None:
     """Why the GPUs of this machine tell nothing of the run; None where they do."""
-    if not asked.hardware.sample_gpus:
+    if not asked.hardware.gpu_sample:
         return "no GPU was sampled, as was asked for"
     if target.simulated:
         return "the server is simulated: no GPU was sampled"

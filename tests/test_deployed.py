@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from servemark.harness.errors import BadInput
 from servemark.harness.hardware.deployed import deployed
@@ -123,3 +124,12 @@ def test_the_sampled_gpus_name_their_kind() -> None:
     assert nothing.seen([{"name": "Some Card"}]).gpu is None
     assert nothing.seen([h100, {"name": "NVIDIA L4", "memory_bytes": 24_000_000_000}]).gpu is None
     assert deployed(section(gpu="l4"), Told()).seen([h100]).gpu_source == "--gpu"
+
+
+def test_sampling_is_off_in_a_plan_as_by_the_flag() -> None:
+    off = HardwareSection.model_validate({"gpu_sample": "off"})
+    assert off.gpu_sample == 0
+    assert off.model_dump(mode="json", exclude_defaults=True) == {"gpu_sample": "off"}
+    assert HardwareSection.model_validate({"gpu_sample": "200ms"}) == HardwareSection()
+    with pytest.raises(ValidationError, match="leave one of them out"):
+        HardwareSection.model_validate({"gpu_sample": "off", "gpu_metrics": "http://gpu-1:9433"})

@@ -76,6 +76,7 @@ def test_a_page_is_made_of_the_figures_worked_out_anew(folder: Path, tmp_path: P
         (("--dtype", "fp7"), "fp7"),
         (("--gpu-sample", "1ms"), "--gpu-sample"),
         (("--gpu-metrics", "nowhere"), "--gpu-metrics"),
+        (("--gpu-sample", "off", "--gpu-metrics", "http://127.0.0.1:9"), "--gpu-sample off"),
     ],
 )
 def test_what_makes_no_sense_is_said_before_anything_is_written(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from servemark.harness.hardware.price import DEAREST
-from servemark.harness.plan.strict import Count, PositiveDuration, Strict, one_or_many
+from servemark.harness.plan.strict import Count, Strict, one_or_many
+from servemark.harness.units import DURATION_PATTERN, format_duration, parse_duration
 
 Texts = Annotated[
     tuple[str, ...], BeforeValidator(one_or_many, json_schema_input_type=str | tuple[str, ...]), Field(strict=False)
@@ -16,7 +17,20 @@ Texts = Annotated[
 
 Named = Annotated[str, Field(min_length=1)]
 
-DEFAULT_PERIOD_NS = 200_000_000
+OFF = "off"
+
+
+def _period(value: Any) -> int:
+    return 0 if value == OFF else parse_duration(value)
+
+
+Period = Annotated[
+    int,
+    BeforeValidator(_period),
+    PlainSerializer(lambda value: format_duration(value) if value else OFF, return_type=str),
+    WithJsonSchema({"anyOf": [{"const": OFF}, {"type": "string", "pattern": DURATION_PATTERN}]}),
+]
+"""Nanoseconds, written with a unit; 0 is off."""
 
 
 def _each(value: Any) -> Any:
@@ -54,8 +68,15 @@ class HardwareSection(Strict):
     prices: Named | None = Field(default=None, description="file of prices")
     gpu_metrics: Texts = Field(default=(), description="addresses of GPU exporters, where the GPUs are elsewhere")
     gpu_index: Indices = Field(default=(), description="GPUs that are sampled, by index or UUID; without it all")
-    gpu_sample: PositiveDuration | None = Field(default=None, description="period of the samples; without it 200ms")
-    sample_gpus: bool = Field(default=True, description="false: the GPUs of this machine are let be")
+    gpu_sample: Period = Field(
+        default=200_000_000, description="period of the samples; off: the GPUs of this machine are let be"
+    )
+
+    @model_validator(mode="after")
+    def _sampled(self) -> HardwareSection:
+        if self.gpu_metrics and not self.gpu_sample:
+            raise ValueError("gpu_sample is off, and gpu_metrics names what is to be sampled; leave one of them out")
+        return self
 
     def from_folder(self, folder: Path) -> HardwareSection:
         """With its relative paths from there; a model's name that is no file stays one."""

@@ -180,8 +180,8 @@ def _conflicts(spec: MatrixPlan) -> Iterator[Complaint]:
 
 
 def _hardware_complaints(hardware: HardwareSection) -> Iterator[tuple[str, str]]:
-    if hardware.gpu_sample is not None and hardware.gpu_sample < LEAST_PERIOD_S * SECOND:
-        yield "gpu_sample", f"is too often; give {LEAST_PERIOD_S * 1000:g}ms or more, or sample_gpus: false"
+    if 0 < hardware.gpu_sample < LEAST_PERIOD_S * SECOND:
+        yield "gpu_sample", f"is too often; give {LEAST_PERIOD_S * 1000:g}ms or more, or off"
     for url in hardware.gpu_metrics:
         try:
             parse_url(url, "the address")
