@@ -32,6 +32,16 @@ RATES = (
     "give_up_rate",
     "coalesced_share",
 )
+HARDWARE_FIGURES = (
+    "mbu",
+    "mfu",
+    "mbu_measured",
+    "output_tps_per_gpu",
+    "usd_per_1m_output",
+    "usd_per_1m_output_slo",
+    "joules_per_output_token",
+)
+"""Of what a run made of its hardware, see `hardware_summary`."""
 
 
 def summary(frame: Frame, metrics: Mapping[str, Any]) -> dict[str, float | None]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from servemark.results import schema
+from servemark.results.headline import HARDWARE_FIGURES
 from servemark.results.index_file import against, held, make_room, now, read_index, said, write_index
 from servemark.results.unsteady import FIGURES as UNSTEADY
 from servemark.results.unsteady import unsteady
@@ -40,13 +41,7 @@ FIGURES = (
     "tpot_p99_ms",
     "e2e_p50_ms",
     "e2e_p99_ms",
-    "mbu",
-    "mfu",
-    "mbu_measured",
-    "output_tps_per_gpu",
-    "usd_per_1m_output",
-    "usd_per_1m_output_slo",
-    "joules_per_output_token",
+    *HARDWARE_FIGURES,
 )
 """Of a run's summary, copied into the index."""
 _BESIDE = {"e2e_mean_ms": ("e2e", "mean"), "tps_user_p50": ("tps_user", "p50")}

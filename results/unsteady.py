@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from servemark.results.headline import HARDWARE_FIGURES
 from servemark.results.schema import items, number, part, text
 
 PER_CLIENT = 5
@@ -15,13 +16,7 @@ FIGURES = (
     "input_tps",
     "rps",
     "goodput",
-    "mbu",
-    "mfu",
-    "mbu_measured",
-    "output_tps_per_gpu",
-    "usd_per_1m_output",
-    "usd_per_1m_output_slo",
-    "joules_per_output_token",
+    *HARDWARE_FIGURES,
 )
 """What stands on the throughput."""
 _SAYING = ("short_run", "not_steady", "sample_size")

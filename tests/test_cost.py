@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servemark.harness.hardware.cost import by_compute, by_price_ratio, costs, energy
+from servemark.harness.hardware.cost import Split, by_compute, costs, energy
 from servemark.harness.hardware.joules import COUNTED, INTEGRATED, joules_between
 from servemark.harness.hardware.price import Price
 from servemark.harness.search.cost import economics
@@ -37,7 +37,7 @@ def test_the_convention_of_the_field_is_the_same_arithmetic(price: Price, gpus: 
 def test_a_split_adds_up_to_all_that_is_paid(
     price: Price, gpus: int, output: float, prompt: float, ratio: float
 ) -> None:
-    found = costs(price, gpus, output_tps=output, input_tps=prompt, split=by_price_ratio(ratio))
+    found = costs(price, gpus, output_tps=output, input_tps=prompt, split=Split(ratio, "as sold"))
     assert found.usd_per_1m_input_split is not None
     assert found.usd_per_1m_output_split is not None
     paid = (found.usd_per_1m_input_split * prompt + found.usd_per_1m_output_split * output) / 1e6
@@ -47,7 +47,7 @@ def test_a_split_adds_up_to_all_that_is_paid(
 
 @given(price=PRICES, gpus=GPUS, output=RATE, prompt=RATE)
 def test_a_split_of_one_is_the_price_of_all_tokens(price: Price, gpus: int, output: float, prompt: float) -> None:
-    found = costs(price, gpus, output_tps=output, input_tps=prompt, split=by_price_ratio(1.0))
+    found = costs(price, gpus, output_tps=output, input_tps=prompt, split=Split(1.0, "as sold"))
     assert found.usd_per_1m_input_split == pytest.approx(found.usd_per_1m_total)
 
 
@@ -80,7 +80,9 @@ def test_what_is_not_known_has_no_price() -> None:
     """A run without a token that met the SLO has no price at the SLO, and not an infinite one."""
     found = costs(Price(2.0, ""), 1, output_tps=100, goodput_tps=0.0)
     assert found.usd_per_1m_output_at_slo is None
-    unknown = costs(Price(2.0, ""), 1, output_tps=None, input_tps=5.0, split=by_price_ratio(4)).to_json()
+    unknown = costs(
+        Price(2.0, ""), 1, output_tps=None, input_tps=5.0, split=Split(4, "an output token priced as 4 input tokens")
+    ).to_json()
     known = {"gpus": 1, "usd_per_gpu_hour": 2.0, "price_source": "", "usd_per_hour": 2.0}
     assert {name: value for name, value in unknown.items() if value is not None} == known | {
         "split": "an output token priced as 4 input tokens"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import in_a_browser, needs_a_browser
 from hardware_facts import (
     COST,
     EFFICIENCY,
@@ -506,16 +505,7 @@ def test_axes_have_units_and_colours_are_the_styles(found: dict[str, Any], run: 
     assert all(panel.about.endswith(".") for panel in panels)
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@needs_a_browser
 def test_a_browser_draws_it(run: dict[str, Any], wanted: list[Record], tmp_path: Path) -> None:
     body = render({**run, "hardware": hardware()}, wanted, samples(), READ)
-    (tmp_path / "report.html").write_text(body)
-    command = [
-        "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=5000", "--enable-logging=stderr",
-        "--dump-dom", (tmp_path / "report.html").as_uri(),
-    ]  # fmt: skip
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in ran.stderr, ran.stderr
-    assert ran.stdout.count('class="plot-container') == len(Elements(body).figures)
+    assert in_a_browser(body, tmp_path).count('class="plot-container') == len(Elements(body).figures)

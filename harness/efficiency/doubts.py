@@ -14,13 +14,12 @@ from servemark.harness.efficiency.thresholds import THRESHOLDS
 from servemark.harness.errors import BadInput
 from servemark.harness.figures.percent import share as percent
 from servemark.harness.hardware.devices import recognise
-from servemark.harness.hardware.limits import tpot_floor
+from servemark.harness.hardware.limits import GB, tpot_floor
 from servemark.harness.plaintext import one_line
 
 APART = 1.5
 """Times by which two counts of the same differ, beyond which one of them is of something else."""
 NAMES = "the GPU, its number, the model or its format is not as named"
-GB = 1e9
 _SHOWN = 2
 # "70B" and "8x7B", but neither "A3B" (active), "E4B" (effective) nor "4bit".
 _SIZE = re.compile(r"(?<![0-9a-z.])(?:([0-9]{1,3})x)?([0-9]{1,4}(?:\.[0-9]{1,3})?)b(?![0-9a-z])")

@@ -164,11 +164,6 @@ def _described(labels: Mapping[str, str], gpu: str, split: bool, metrics: Metric
     return found
 
 
-def _driver(labels: Mapping[str, str]) -> str | None:
-    told = labels.get("DCGM_FI_DRIVER_VERSION") or labels.get("DCGM_FI_SYSTEM_DRIVER_VERSION")
-    return named(told) if told else None
-
-
 def _number(index: str) -> int | str:
     return int(index) if index.isascii() and index.isdigit() and len(index) < 6 else named(index)
 

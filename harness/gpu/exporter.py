@@ -26,7 +26,6 @@ from servemark.harness.server.address import is_loopback
 from servemark.harness.types import GpuSample
 from servemark.harness.units import parse_duration
 
-PORT = 9433
 PATH = "/metrics"
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _READ_WITHIN_S = 5.0

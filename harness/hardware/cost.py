@@ -23,11 +23,6 @@ class Split:
     basis: str
 
 
-def by_price_ratio(ratio: float) -> Split:
-    """As price lists have it: an output token is sold at `ratio` times an input token."""
-    return Split(ratio, f"an output token priced as {ratio:g} input tokens")
-
-
 def by_compute(input_flops_per_token: float, output_flops_per_token: float) -> Split:
     """By the arithmetic that each takes. It flatters output tokens, which wait for memory and not for arithmetic."""
     weight = output_flops_per_token / input_flops_per_token

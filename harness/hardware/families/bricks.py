@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from servemark.harness.hardware.architecture import Architecture, Attention, Role, Weight
 from servemark.harness.hardware.families.fields import MOST_LAYERS, Fields
 
-GATED = ("gate_proj", "up_proj", "down_proj")
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 
 
